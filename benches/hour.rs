@@ -22,6 +22,7 @@ use std::{
 use bytes::Bytes;
 use common::{TOKEN, idle_organization, push, quantile};
 use githubrunner::{
+    apply::ApplyMode,
     config::Config,
     daemon::{Daemon, Signals},
     github::{self as api, Auth},
@@ -188,7 +189,7 @@ fn daemon(shared: &Shared) -> Daemon {
     );
     let nomad = agent::Nomad::new(options, deployment_id(&mut StdRng::seed_from_u64(7))).unwrap();
     let renderer = Renderer::new(&config).unwrap();
-    Daemon::new(config, github, nomad, renderer, false)
+    Daemon::new(config, github, nomad, renderer, ApplyMode::Perform)
 }
 
 fn endpoint(shared: &Shared, side: Side) -> Endpoint {

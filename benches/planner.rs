@@ -10,8 +10,9 @@ use std::{
 use githubrunner::{
     config::Config,
     model::{
-        Allocation, JobId, JobStatus, Listing, NomadView, Observation, Ownership, Registration, Repository,
-        RepositoryId, RepositoryView, RunId, Runner, RunnerMeta, RunnerState, WorkflowJob, runner_name,
+        Allocation, JobId, JobStatus, Listing, Moment, NomadView, Observation, Ownership, Registration,
+        Repository, RepositoryId, RepositoryView, RunId, Runner, RunnerMeta, RunnerState, RunnerVariable,
+        WorkflowJob, runner_name,
     },
     plan::{Policy, plan},
 };
@@ -22,6 +23,7 @@ const JOBS_OF_EACH: u64 = 10;
 const DEPLOYMENT: &str = "benchmark";
 const LABELS: [&str; 2] = ["nomadtools", "mem=1000"];
 const PLANS: usize = 41;
+const NOW: Moment = Moment::after_start(Duration::from_secs(60));
 
 fn main() {
     let source = "github: {token: ghp_of_the_benchmark}\nrepos: [acme]\ntemplate: builtin:raw_exec\n";
@@ -31,11 +33,11 @@ fn main() {
     let runners = observation.nomad.as_ref().map_or(0, |nomad| nomad.runners.len());
     let capped = Policy { max_runners: Some(runners), ..policy.clone() };
     for (name, policy) in [("planner, no cap", policy), ("planner, at its cap", capped)] {
-        let found = plan(&observation, &policy, Duration::from_secs(60));
+        let found = plan(&observation, &policy, NOW);
         let mut times: Vec<Duration> = (0..PLANS)
             .map(|_| {
                 let began = Instant::now();
-                black_box(plan(black_box(&observation), &policy, Duration::from_secs(60)));
+                black_box(plan(black_box(&observation), &policy, NOW));
                 began.elapsed()
             })
             .collect();
@@ -91,15 +93,18 @@ fn observation(prefix: &str) -> Observation {
         (repository.id, RepositoryView { repository, configured: true, listing, missing: None })
     });
     let repositories = views.collect();
-    let variables = runners.iter().map(|runner: &Runner| runner.name.clone()).collect();
-    let nomad = NomadView { now, deployment: DEPLOYMENT.to_owned(), runners, foreign: Vec::new(), variables };
+    let variable = |runner: &Runner| RunnerVariable { namespace: None, name: runner.name.clone() };
+    let (variables, unseen) = (runners.iter().map(variable).collect(), Default::default());
+    let deployment = DEPLOYMENT.to_owned();
+    let nomad = NomadView { now, deployment, runners, foreign: Vec::new(), variables, unseen };
     Observation { nomad: Some(nomad), repositories, ..Observation::default() }
 }
 
 /// A busy runner.
 fn runner(prefix: &str, repository: &Repository, job_id: JobId, since: Timestamp) -> Runner {
     Runner {
-        name: runner_name(prefix, DEPLOYMENT, repository, job_id, 1),
+        name: runner_name(prefix, DEPLOYMENT, None, &repository.full_name(), job_id, 1),
+        namespace: None,
         ownership: Ownership::Ours,
         meta: RunnerMeta {
             labelsstr: LABELS.join(","),
@@ -123,7 +128,13 @@ fn runner(prefix: &str, repository: &Repository, job_id: JobId, since: Timestamp
         lost: None,
         variable: Some(since),
         submitted_at: since,
-        allocation: Some(Allocation { id: "a".to_owned(), node: "n".to_owned(), created_at: since }),
+        allocation: Some(Allocation {
+            id: "a".to_owned(),
+            node: "n".to_owned(),
+            node_id: "n".to_owned(),
+            draining: false,
+            created_at: since,
+        }),
         started_at: Some(since),
         ended_at: None,
         blocked: None,

@@ -103,17 +103,7 @@ async fn measure(case: &Case) {
     let (api, agent) = (serve(&shared, Side::GitHub).await, serve(&shared, Side::Nomad).await);
     let directory = tempfile::tempdir().unwrap();
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let webhook = match case.webhooks {
-        true => format!("webhook: {{listen: \"127.0.0.1:{port}\", secret: {SECRET}}}\n"),
-        false => String::new(),
-    };
-    let runner = stand_in(directory.path());
-    let config = format!(
-        "github: {{url: \"{api}\", token: {TOKEN}, cachefile: \"{}\"}}\nrepos: [acme]\n{webhook}template: builtin:raw_exec\n\
-         template_settings: {{runner_directory: \"{}\"}}\n",
-        directory.path().join("cache.json").display(),
-        runner.display(),
-    );
+    let config = config(case, &api, port, directory.path());
     let log = std::env::var_os("BENCH_LOG").map_or(directory.path().join("log"), PathBuf::from);
     // A real agent has the namespace `github`.
     let agent = std::env::var("BENCH_NOMAD").unwrap_or(agent);
@@ -135,23 +125,11 @@ async fn measure(case: &Case) {
     }
     let (first, paid) = (asked(), counts.paid.load(Relaxed));
     let (cpu, rss) = daemon.read();
-    let mut random = StdRng::seed_from_u64(1);
-    let mut jobs = Vec::new();
-    for _ in 0..JOBS {
-        let repository = repositories[random.random_range(2..repositories.len())];
-        jobs.push((push(&shared, repository), Instant::now(), None, None));
-        for _ in 0..20 {
-            sleep(Duration::from_millis(100)).await;
-            see(&shared, &mut jobs);
-        }
+    let jobs = queue_jobs(&shared, &repositories, || {
         by_second.push(points());
         by_second.push(points());
-    }
-    let deadline = Instant::now() + Duration::from_secs(400);
-    while jobs.iter().any(|(.., taken)| taken.is_none()) && Instant::now() < deadline {
-        sleep(Duration::from_millis(100)).await;
-        see(&shared, &mut jobs);
-    }
+    })
+    .await;
     let most = by_second.windows(61).map(|window| window[60] - window[0]).max().unwrap_or_else(points);
     let seen: Vec<_> = jobs.iter().map(|(.., seen, _)| *seen).collect();
     let taken: Vec<_> = jobs.iter().map(|(.., taken)| *taken).collect();
@@ -167,6 +145,42 @@ async fn measure(case: &Case) {
         quantile(taken.clone(), 50),
         quantile(taken, 95),
     );
+}
+
+/// The daemon's configuration.
+fn config(case: &Case, api: &str, port: u16, directory: &Path) -> String {
+    let webhook = match case.webhooks {
+        true => format!("webhook: {{listen: \"127.0.0.1:{port}\", secret: {SECRET}}}\n"),
+        false => String::new(),
+    };
+    format!(
+        "github: {{url: \"{api}\", token: {TOKEN}, cachefile: \"{}\"}}\nrepos: [acme]\n{webhook}template: builtin:raw_exec\n\
+         template_settings: {{runner_directory: \"{}\"}}\n",
+        directory.join("cache.json").display(),
+        stand_in(directory).display(),
+    )
+}
+
+/// Queues a job every two seconds by a push to a random repository, and waits until all of them are taken. Calls
+/// `queued` after each.
+async fn queue_jobs(shared: &Shared, repositories: &[u64], mut queued: impl FnMut()) -> Vec<Queued> {
+    let mut random = StdRng::seed_from_u64(1);
+    let mut jobs = Vec::new();
+    for _ in 0..JOBS {
+        let repository = repositories[random.random_range(2..repositories.len())];
+        jobs.push((push(shared, repository), Instant::now(), None, None));
+        for _ in 0..20 {
+            sleep(Duration::from_millis(100)).await;
+            see(shared, &mut jobs);
+        }
+        queued();
+    }
+    let deadline = Instant::now() + Duration::from_secs(400);
+    while jobs.iter().any(|(.., taken)| taken.is_none()) && Instant::now() < deadline {
+        sleep(Duration::from_millis(100)).await;
+        see(shared, &mut jobs);
+    }
+    jobs
 }
 
 /// GitHub's responses.

@@ -29,7 +29,7 @@ variable "user" {
 }
 
 variable "namespace" {
-  description = "The namespace of this job. The runners' namespace is `nomad.namespace` in the configuration; the policy assumes that both are the same."
+  description = "The namespace of this job. The runners' namespace is `nomad.namespace` in the configuration; the policy assumes that both are the same. Classes can have other namespaces, which the policy must name."
   type        = string
   default     = "github"
 }

@@ -1,4 +1,4 @@
-# The daemon's rights: only its own namespace, and there only its own and its runners' variables.
+# The daemon's rights: only its own namespace, and there only its own and its runners' variables. And reading nodes.
 # NTGithubRunner is `nomad.jobprefix`; if the configuration changes it, change it here too.
 #
 #   nomad acl policy apply -namespace github -job githubrunner githubrunner nomad/githubrunner.policy.hcl
@@ -24,3 +24,20 @@ namespace "github" {
     }
   }
 }
+
+# Optional: with it, idle runners leave a node that is being drained at once, instead of at the drain's deadline.
+node {
+  policy = "read"
+}
+
+# For each further namespace that a class names (`classes.nomad.namespace`), add a block like this:
+#
+# namespace "gpu" {
+#   capabilities = ["list-jobs", "read-job", "submit-job"]
+#
+#   variables {
+#     path "nomad/jobs/NTGithubRunner-*" {
+#       capabilities = ["list", "read", "write", "destroy"]
+#     }
+#   }
+# }

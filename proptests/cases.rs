@@ -4,7 +4,7 @@
 use std::{collections::BTreeSet, sync::OnceLock, time::Duration};
 
 use githubrunner::{
-    config::{Class, ClassMatch, RepoGlob, RerunLost},
+    config::{Class, ClassMatch, ClassNomad, RepoGlob, RerunLost},
     labels::{LabelPattern, LabelRules},
     model::*,
     plan::{Policy, plan},
@@ -29,7 +29,7 @@ pub const PREFIX: &str = "ghr";
 pub const DEPLOYMENT: &str = "instance";
 
 /// Our own clock at the time of the plan.
-pub const NOW: Moment = Duration::from_secs(100_000);
+pub const NOW: Moment = Moment::after_start(Duration::from_secs(100_000));
 
 /// Ages around the planner's limits, in seconds.
 pub const AGES: [u64; 20] =
@@ -226,13 +226,39 @@ pub fn policy() -> impl Strategy<Value = Policy> {
                 unassigned_timeout: limits.3,
                 max_run_duration: longest,
                 rerun_lost: rerun,
-                organization: false,
+                level: RunnerLevel::Repository,
                 classes: Vec::new(),
                 classes_only: false,
                 warm: Vec::new(),
             }
         },
     )
+}
+
+/// The daemon's own namespace, another one, and one in another region.
+fn namespace_at(at: usize) -> Option<Namespace> {
+    let region = (at > 1).then(|| "eu".to_owned());
+    (at > 0).then(|| Namespace { name: "gpu".to_owned(), region })
+}
+
+/// Puts the runners into the namespaces of their classes, or into another one if the class has moved, and makes some
+/// of the namespaces unseen.
+fn spread(observation: &mut Observation, policy: &Policy, moved: &[Option<usize>], unseen: [bool; 3]) {
+    let Some(nomad) = &mut observation.nomad else { return };
+    for (runner, moved) in nomad.runners.iter_mut().zip(moved.iter().chain(std::iter::repeat(&None))) {
+        let own = policy.class_named(runner.meta.class.as_deref()).namespace().cloned();
+        runner.namespace = moved.map_or(own, namespace_at);
+    }
+    let runners = nomad.runners.iter().filter(|runner| runner.variable.is_some());
+    let of_runners = runners
+        .map(|runner| RunnerVariable { namespace: runner.namespace.clone(), name: runner.name.clone() });
+    nomad.variables = of_runners.collect();
+    for (at, _) in unseen.iter().enumerate().filter(|(_, unseen)| **unseen) {
+        let namespace = namespace_at(at);
+        let shown = namespace.as_ref().map_or_else(|| "own".to_owned(), Namespace::to_string);
+        let unseen = Unseen { namespace: shown, kind: "denied", why: "403".to_owned() };
+        nomad.unseen.insert(namespace, unseen);
+    }
 }
 
 /// Classes that cover some of the generated jobs, with their own caps and timeouts, and the classes that the runners
@@ -251,7 +277,7 @@ fn classes() -> impl Strategy<Value = (Vec<Class>, bool, Vec<Option<&'static str
         limit(),
         limit(),
         limit(),
-        (flag(0.15), flag(0.2)),
+        (flag(0.15), flag(0.2), select(&[0_usize, 0, 0, 1, 2][..])),
         proptest::option::weighted(0.2, limit()),
     );
     let matching = select(&["gpu", "nomadtools a", "repository", "internal"][..]);
@@ -276,6 +302,7 @@ fn classes() -> impl Strategy<Value = (Vec<Class>, bool, Vec<Option<&'static str
             max_run_duration: own.9,
             deny: own.8.0.then(|| "ask".to_owned()),
             labels: own.8.1.then(|| rules().with_deny_keys([("mem".to_owned(), Vec::new())].into())),
+            nomad: ClassNomad { namespace: namespace_at(own.8.2), ..ClassNomad::default() },
             ..Class::default()
         }
     });
@@ -294,6 +321,8 @@ pub fn case() -> impl Strategy<Value = Case> {
     let started = vec((0..3_usize, select(AGES.to_vec())), 0..3);
     let strays = vec(stray(), 0..4);
     let pairs = proptest::option::weighted(0.1, pair().boxed());
+    let moved = vec(proptest::option::weighted(0.2, 0..3_usize), 9);
+    let unseen = proptest::option::weighted(0.25, proptest::array::uniform3(proptest::bool::weighted(0.4)));
     (
         vec(repository_spec(), 1..4),
         vec(job(), 0..9),
@@ -302,17 +331,20 @@ pub fn case() -> impl Strategy<Value = Case> {
         groups_failed,
         started,
         strays,
-        (proptest::bool::weighted(0.02), classes(), warming()),
+        (proptest::bool::weighted(0.02), classes(), moved, unseen, warming()),
     )
         .prop_map(
             |(repositories, jobs, (mut runners, pair), mut policy, failed, started, strays, more)| {
-                let (blind, (classes, classes_only, started_as), warming) = more;
+                let (blind, (classes, classes_only, started_as), moved, unseen, warming) = more;
                 (policy.classes, policy.classes_only) = (classes, classes_only);
                 runners.extend(pair.iter().flat_map(Pair::specs));
                 let mut observation = build(&repositories, &jobs, &runners);
                 let runners = observation.nomad.iter_mut().flat_map(|nomad| &mut nomad.runners);
                 for (runner, class) in runners.zip(started_as) {
                     runner.meta.class = class.map(str::to_owned);
+                }
+                if !policy.classes.is_empty() {
+                    spread(&mut observation, &policy, &moved, unseen.unwrap_or_default());
                 }
                 for (at, (labels, spelling), until) in failed {
                     let group = GroupKey {
@@ -332,6 +364,10 @@ pub fn case() -> impl Strategy<Value = Case> {
                 }
                 strays.iter().for_each(|stray| add_stray(&mut observation, stray));
                 warming.put(&mut observation, &mut policy);
+                if let Some(nomad) = &mut observation.nomad {
+                    let unseen = &nomad.unseen;
+                    nomad.variables.retain(|variable| !unseen.contains_key(&variable.namespace));
+                }
                 if blind {
                     observation.nomad = None;
                 }

@@ -144,6 +144,21 @@ fn story(faulty: bool) -> impl Strategy<Value = Story> {
         })
 }
 
+/// Cancels what fits nowhere, and ends the faults.
+fn end_of_trouble(world: &mut World) {
+    world.say("all is served; what fits nowhere is cancelled, and faults are over");
+    let now = world.now;
+    for job in world.jobs.values_mut().filter(|job| job.status != JobStatus::Completed) {
+        job.status = JobStatus::Completed;
+        job.ends = now;
+    }
+    let Settings { crashes, failures, lost_answers, unseen, incomplete, forgets, unreachable, .. } =
+        &mut world.settings;
+    for chance in [crashes, failures, lost_answers, unseen, incomplete, forgets, unreachable] {
+        *chance = 0;
+    }
+}
+
 impl Story {
     fn policy(&self) -> Policy {
         let (all, repository, group) = self.caps;
@@ -164,7 +179,7 @@ impl Story {
             unassigned_timeout: secs(300),
             max_run_duration: None,
             rerun_lost: None,
-            organization: false,
+            level: RunnerLevel::Repository,
             classes: Vec::new(),
             classes_only: false,
             warm: Vec::new(),
@@ -210,26 +225,8 @@ impl Story {
                 job.status != JobStatus::Completed && job.labels[0] != NOWHERE
             };
             if arrivals.peek().is_none() && !world.jobs.values().any(waits) && served_at.is_none() {
-                world.say("all is served; what fits nowhere is cancelled, and faults are over");
+                end_of_trouble(&mut world);
                 served_at = Some(world.now);
-                let now = world.now;
-                for job in world.jobs.values_mut().filter(|job| job.status != JobStatus::Completed) {
-                    job.status = JobStatus::Completed;
-                    job.ends = now;
-                }
-                let Settings {
-                    crashes,
-                    failures,
-                    lost_answers,
-                    unseen,
-                    incomplete,
-                    forgets,
-                    unreachable,
-                    ..
-                } = &mut world.settings;
-                for chance in [crashes, failures, lost_answers, unseen, incomplete, forgets, unreachable] {
-                    *chance = 0;
-                }
             }
             match served_at {
                 None if world.now > self.deadline() => {

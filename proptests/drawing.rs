@@ -27,8 +27,9 @@ pub struct RunnerSpec {
     attempt: Option<u32>,
     labels: (usize, u8),
     state: RunnerState,
-    /// nomadtools' own, lost, started although that is optional, with a variable if either is possible.
-    flags: (bool, bool, bool, bool),
+    /// nomadtools' own, lost, started although that is optional, with a variable if either is possible, on a draining
+    /// node.
+    flags: (bool, bool, bool, bool, bool),
     registration: Registration,
     /// Seconds since it was submitted, and from there to placement, start and end.
     times: (u64, u64, u64, u64),
@@ -96,7 +97,7 @@ pub fn runner_spec() -> impl Strategy<Value = RunnerSpec> {
         attempt,
         labels(true),
         state,
-        (flag(0.12), flag(0.1), flag(0.1), flag(0.5)),
+        (flag(0.12), flag(0.1), flag(0.1), flag(0.5), flag(0.06)),
         registration,
         times,
         finish,
@@ -147,7 +148,7 @@ impl Pair {
                 job_id: Some((true, self.job)),
                 attempt: Some(attempt),
                 state: if idle { RunnerState::Running } else { RunnerState::Disconnected },
-                flags: (false, false, spec.flags.2, true),
+                flags: (false, false, spec.flags.2, true, false),
                 registration: Registration::Jit,
                 memory: (*surplus, Some(absent), *busy, *failed),
                 ..spec.clone()
@@ -175,7 +176,11 @@ pub fn repository_spec() -> impl Strategy<Value = RepositorySpec> {
 }
 
 pub fn backoff(until: i64) -> Backoff {
-    Backoff { failures: 1, until: secs((NOW.as_secs() as i64 + until) as u64), error: "500".to_owned() }
+    Backoff {
+        failures: 1,
+        until: Moment::after_start(secs((NOW.since_start().as_secs() as i64 + until) as u64)),
+        error: "500".to_owned(),
+    }
 }
 
 /// The labels spelled differently: in upper case, in another order, twice.
@@ -228,12 +233,33 @@ pub fn build(repositories: &[RepositorySpec], jobs: &[JobSpec], specs: &[RunnerS
         runner.lost.is_some() && runner.name.bytes().map(usize::from).sum::<usize>() % 7 == 3
     };
     memory.not_lost.extend(runners.values().filter(is_settled).map(|runner| runner.name.clone()));
+    let views = views(repositories, jobs, &names);
+    let runners: Vec<Runner> = runners.into_values().collect();
+    let variable = |runner: &Runner| RunnerVariable { namespace: None, name: runner.name.clone() };
+    let variables = runners.iter().filter(|r| r.variable.is_some()).map(variable).collect();
+    let nomad = NomadView {
+        now: server_now(),
+        deployment: DEPLOYMENT.to_owned(),
+        runners,
+        foreign: Vec::new(),
+        variables,
+        unseen: BTreeMap::new(),
+    };
+    Observation { nomad: Some(nomad), repositories: views, registrations: Vec::new(), ended, reruns, memory }
+}
+
+/// The views of the drawn repositories.
+fn views(
+    repositories: &[RepositorySpec],
+    jobs: &[JobSpec],
+    names: &[String],
+) -> BTreeMap<RepositoryId, RepositoryView> {
     let mut views = BTreeMap::new();
     for (at, &(oddity, kind, complete, since)) in repositories.iter().enumerate() {
         let mut repository = repository(at);
         repository.archived = oddity == 1;
         repository.disabled = oddity == 2;
-        let jobs = listed(at, repositories.len(), jobs, &names);
+        let jobs = listed(at, repositories.len(), jobs, names);
         let listing = match kind {
             0 => Listing::Fresh { now: server_now(), jobs, complete },
             1 => Listing::Stale { jobs, complete, reason: "503".to_owned() },
@@ -246,16 +272,7 @@ pub fn build(repositories: &[RepositorySpec], jobs: &[JobSpec], specs: &[RunnerS
             RepositoryView { repository, configured: oddity != 3, listing, missing: None },
         );
     }
-    let runners: Vec<Runner> = runners.into_values().collect();
-    let variables = runners.iter().filter(|r| r.variable.is_some()).map(|r| r.name.clone()).collect();
-    let nomad = NomadView {
-        now: server_now(),
-        deployment: DEPLOYMENT.to_owned(),
-        runners,
-        foreign: Vec::new(),
-        variables,
-    };
-    Observation { nomad: Some(nomad), repositories: views, registrations: Vec::new(), ended, reruns, memory }
+    views
 }
 
 /// The losses of runners, the ends of their jobs, and their re-runs, all derived from what has been drawn.
@@ -339,9 +356,35 @@ fn listed(at: usize, repositories: usize, jobs: &[JobSpec], names: &[String]) ->
     list
 }
 
+/// The Meta of a drawn runner of ours, or of nomadtools.
+fn meta_of(
+    spec: &RunnerSpec,
+    repository: &Repository,
+    job_id: Option<JobId>,
+    labels: (usize, u8),
+) -> RunnerMeta {
+    let of_nomadtools = RunnerMeta {
+        labelsstr: Labels::new(spell(labels.0, labels.1)).joined(),
+        repo_url: repository.html_url.clone(),
+        version: "1".to_owned(),
+        ..RunnerMeta::default()
+    };
+    if spec.flags.0 {
+        return of_nomadtools;
+    }
+    RunnerMeta {
+        deployment: Some(DEPLOYMENT.to_owned()),
+        repo_id: Some(repository.id),
+        purpose: job_id.map(Purpose::Job),
+        attempt: spec.attempt,
+        registration: Some(spec.registration),
+        ..of_nomadtools
+    }
+}
+
 fn runner_of(at: usize, spec: &RunnerSpec, repositories: usize, jobs: &[JobSpec]) -> Runner {
     use RunnerState::*;
-    let (theirs, lost, started, variable) = spec.flags;
+    let (theirs, lost, started, variable, draining) = spec.flags;
     let state = spec.state;
     let (id, index, labels) = match spec.job_id {
         Some((true, index)) => {
@@ -353,7 +396,9 @@ fn runner_of(at: usize, spec: &RunnerSpec, repositories: usize, jobs: &[JobSpec]
     };
     let repository = repository(index % repositories);
     let name = match (theirs, id) {
-        (false, Some(id)) => runner_name(PREFIX, DEPLOYMENT, &repository, id, spec.attempt.unwrap_or(1)),
+        (false, Some(id)) => {
+            runner_name(PREFIX, DEPLOYMENT, None, &repository.full_name(), id, spec.attempt.unwrap_or(1))
+        }
         _ => format!("{PREFIX}-other-{at}"),
     };
     let placed = state != Pending && !(state == Dead && started);
@@ -366,21 +411,9 @@ fn runner_of(at: usize, spec: &RunnerSpec, repositories: usize, jobs: &[JobSpec]
     let needs_variable = theirs || spec.registration.needs_variable();
     Runner {
         name,
+        namespace: None,
         ownership: if theirs { Ownership::Nomadtools } else { Ownership::Ours },
-        meta: RunnerMeta {
-            labelsstr: Labels::new(spell(labels.0, labels.1)).joined(),
-            repo_url: repository.html_url,
-            version: "1".to_owned(),
-            deployment: (!theirs).then(|| DEPLOYMENT.to_owned()),
-            repo_id: (!theirs).then_some(repository.id),
-            purpose: id.filter(|_| !theirs).map(Purpose::Job),
-            attempt: spec.attempt.filter(|_| !theirs),
-            registration: (!theirs).then_some(spec.registration),
-            task: None,
-            asks: None,
-            class: None,
-            mac: None,
-        },
+        meta: meta_of(spec, &repository, id, labels),
         state,
         finish: (state == Dead).then(|| spec.finish.clone()),
         started,
@@ -397,6 +430,8 @@ fn runner_of(at: usize, spec: &RunnerSpec, repositories: usize, jobs: &[JobSpec]
         allocation: placed.then(|| Allocation {
             id: "a".to_owned(),
             node: "n".to_owned(),
+            node_id: "n".to_owned(),
+            draining,
             created_at: later(place),
         }),
         started_at: (started && placed)

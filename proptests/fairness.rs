@@ -69,7 +69,7 @@ fn policy(cap: usize, purge: u64) -> Policy {
         unassigned_timeout: secs(300),
         max_run_duration: None,
         rerun_lost: None,
-        organization: false,
+        level: RunnerLevel::Repository,
         classes: Vec::new(),
         classes_only: false,
         warm: Vec::new(),

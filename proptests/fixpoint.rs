@@ -28,6 +28,7 @@ fn apply_to_observation(case: &Case, plan: &Plan, stopped: Stopped) -> Case {
         match (action, runner) {
             (Action::Start(start), None) => nomad.runners.push(Runner {
                 name: start.name.clone(),
+                namespace: start.namespace.clone(),
                 ownership: Ownership::Ours,
                 meta: RunnerMeta {
                     labelsstr: start.labels.joined(),
@@ -113,25 +114,24 @@ fn a_plan_once_applied_is_followed_by_one_without_starts_and_stops() {
                         HoldReason::GroupStops | HoldReason::Cap { .. } | HoldReason::Turn { .. }
                     )
                 });
-                let entry = |runner: &Runner| runner.meta.purpose.as_ref().and_then(Purpose::warm).cloned();
-                let is_replaced = |stop: &Stop| {
-                    let stopped = facts.runner(&stop.name).and_then(entry);
-                    let starts = start.purpose.warm();
-                    starts.is_some()
-                        && stopped.map(|warm| warm.entry) == starts.map(|warm| warm.entry.clone())
-                };
-                let yielded = stops(plan).any(is_replaced)
-                    || stops(plan).any(|stop| {
-                        let group = facts.group(facts.runner(&stop.name).unwrap());
-                        matches!(
-                            stop.reason,
-                            StopReason::Yield { .. }
-                                | StopReason::NotStarting { .. }
-                                | StopReason::MaxRunDuration { .. }
-                                | StopReason::Warm(_)
-                                | StopReason::MakeRoom { .. }
-                        ) && group == Some(&group_of_start(start))
-                    });
+                let yielded = stops(plan).any(|stop| {
+                    let stopped = facts.runner(&stop.name).unwrap();
+                    let entry = |purpose: Option<&Purpose>| {
+                        purpose.and_then(Purpose::warm).map(|warm| warm.entry.clone())
+                    };
+                    let is_replaced = entry(Some(&start.purpose))
+                        .is_some_and(|own| entry(stopped.meta.purpose.as_ref()) == Some(own));
+                    let made_room = matches!(
+                        stop.reason,
+                        StopReason::Yield { .. }
+                            | StopReason::NotStarting { .. }
+                            | StopReason::NodeDrains { .. }
+                            | StopReason::MaxRunDuration { .. }
+                            | StopReason::Warm(_)
+                            | StopReason::MakeRoom { .. }
+                    );
+                    is_replaced || made_room && facts.group(stopped) == Some(&group_of_start(start))
+                });
                 prop_assert!(said || yielded, "{} comes out of nowhere\nAFTER {after:?}", start.name);
             }
         }

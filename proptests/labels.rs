@@ -222,24 +222,24 @@ proptest! {
         deployment in "[a-z0-9]{1,30}",
     ) {
         let repository = Repository { owner, name, ..repository(0) };
-        let runner = runner_name(&prefix, &deployment, &repository, job, attempt);
+        let runner = runner_name(&prefix, &deployment, None, &repository.full_name(), job, attempt);
         prop_assert!(runner.len() <= RUNNER_NAME_MAX, "{runner}");
         prop_assert!(runner.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-'), "{runner}");
         let (other_prefix, other_deployment) = (format!("{prefix}x"), format!("{deployment}x"));
         let begin = format!("{prefix}-");
         prop_assert!(runner.starts_with(&begin));
-        prop_assert_eq!(&runner, &runner_name(&prefix, &deployment, &repository, job, attempt));
+        prop_assert_eq!(&runner, &runner_name(&prefix, &deployment, None, &repository.full_name(), job, attempt));
         prop_assert!(is_ours_by_name(&prefix, &deployment, &runner));
         prop_assert!(!is_ours_by_name(&prefix, &other_deployment, &runner));
         prop_assert!(!is_ours_by_name(&other_prefix, &deployment, &runner));
         let others = [(JobId(job.0.wrapping_add(1)), attempt), (job, attempt.wrapping_add(1))];
         for (job, attempt) in others {
-            let other = runner_name(&prefix, &deployment, &repository, job, attempt);
+            let other = runner_name(&prefix, &deployment, None, &repository.full_name(), job, attempt);
             prop_assert_ne!(&runner, &other);
             // No name is a prefix of another: older servers count such jobs together.
             prop_assert_eq!(runner.len(), other.len());
         }
-        prop_assert_ne!(&runner, &runner_name(&prefix, &other_deployment, &repository, job, attempt));
+        prop_assert_ne!(&runner, &runner_name(&prefix, &other_deployment, None, &repository.full_name(), job, attempt));
     }
 
     #[test]

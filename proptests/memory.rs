@@ -162,7 +162,7 @@ fn the_wait_doubles_with_each_failure_and_ends_with_a_success() {
                 *times += 1;
                 // Several starts of one group count separately, and so does an earlier failure.
                 let least = first << (*times - 1).min(10);
-                let wait = backoff.map(|backoff| backoff.until - NOW);
+                let wait = backoff.map(|backoff| backoff.until.since(NOW));
                 let bounds = secs(least.min(600))..=secs(600);
                 prop_assert!(
                     wait.is_some_and(|wait| bounds.contains(&wait)),

@@ -62,6 +62,7 @@ fn crowd_of(mut case: Case, crowd: Crowd, patience: u64) -> Case {
         let meta = RunnerMeta { deployment: None, repo_id: None, purpose: None, ..pending.meta.clone() };
         nomad.runners.push(Runner {
             name: "ghr-theirs".to_owned(),
+            namespace: None,
             ownership: Ownership::Nomadtools,
             submitted_at: ago(100_000),
             meta,

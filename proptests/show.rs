@@ -20,7 +20,25 @@ impl fmt::Debug for Case {
             self.policy.purge_failure_timeout,
             self.policy.pending_to_kill_listening
         )?;
-        let since = |at: Timestamp| format!("{}s ago", server_now().duration_since(at).as_secs());
+        self.repositories(f)?;
+        self.runners_for_people(f)?;
+        let memory = &self.observation.memory;
+        writeln!(f, "surplus before {:?}", memory.surplus)?;
+        writeln!(f, "presence {:?}\nlast busy {:?}", memory.presence, memory.last_busy)?;
+        writeln!(f, "runner backoff {:?}\nstart backoff {:?}", memory.runner_backoff, memory.start_backoff)?;
+        writeln!(f, "registrations {:?}", self.observation.registrations)?;
+        writeln!(f, "variables {:?}", self.observation.nomad.as_ref().map(|nomad| &nomad.variables))?;
+        writeln!(f, "alone since {:?}", memory.orphans)?;
+        writeln!(f, "last starts {:?}\nPLAN\n{}", memory.last_start, self.plan())
+    }
+}
+
+fn since(at: Timestamp) -> String {
+    format!("{}s ago", server_now().duration_since(at).as_secs())
+}
+
+impl Case {
+    fn repositories(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for view in self.observation.repositories.values() {
             let kind = match &view.listing {
                 Listing::Fresh { complete, .. } => format!("fresh, complete {complete}"),
@@ -49,6 +67,10 @@ impl fmt::Debug for Case {
                 )?;
             }
         }
+        Ok(())
+    }
+
+    fn runners_for_people(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for r in self.runners() {
             writeln!(
                 f,
@@ -73,13 +95,6 @@ impl fmt::Debug for Case {
                 r.blocked
             )?;
         }
-        let memory = &self.observation.memory;
-        writeln!(f, "surplus before {:?}", memory.surplus)?;
-        writeln!(f, "presence {:?}\nlast busy {:?}", memory.presence, memory.last_busy)?;
-        writeln!(f, "runner backoff {:?}\nstart backoff {:?}", memory.runner_backoff, memory.start_backoff)?;
-        writeln!(f, "registrations {:?}", self.observation.registrations)?;
-        writeln!(f, "variables {:?}", self.observation.nomad.as_ref().map(|nomad| &nomad.variables))?;
-        writeln!(f, "alone since {:?}", memory.orphans)?;
-        writeln!(f, "last starts {:?}\nPLAN\n{}", memory.last_start, self.plan())
+        Ok(())
     }
 }

@@ -45,11 +45,19 @@ pub fn add_stray(observation: &mut Observation, stray: &Stray) {
     let known = stray.known.and_then(|at| nomad.runners.get(at)).map(|runner| runner.name.clone());
     let (job_id, attempt) = stray.former;
     let name = known.unwrap_or_else(|| {
-        runner_name(PREFIX, deployment, &repository(stray.repository), JobId(job_id), attempt)
+        runner_name(
+            PREFIX,
+            deployment,
+            None,
+            &repository(stray.repository).full_name(),
+            JobId(job_id),
+            attempt,
+        )
     });
     let orphan = if stray.variable {
-        nomad.variables.insert(name.clone());
-        Orphan::Variable { name }
+        let variable = RunnerVariable { namespace: None, name };
+        nomad.variables.insert(variable.clone());
+        Orphan::Variable(variable)
     } else {
         let registration = OwnRegistration {
             name: name.clone(),

@@ -112,6 +112,7 @@ fn repositories_are_planned_independently() {
         }
         for limit in [
             &mut case.policy.waiting_timeout,
+            &mut case.policy.starting_timeout,
             &mut case.policy.connect_timeout,
             &mut case.policy.unassigned_timeout,
         ] {

@@ -35,6 +35,7 @@ fn a_clients_clock_delays_nothing_for_long() {
             case.policy.purge_failure_timeout = Some(secs(100));
             case.policy.rerun_lost = None;
             case.observation.memory.runner_backoff.clear();
+            case.observation.nomad.as_mut().unwrap().unseen.clear();
             let runner = &mut case.observation.nomad.as_mut().unwrap().runners[at];
             runner.submitted_at = ago(submitted);
             runner.ended_at = Some(ago(0) + jiff::SignedDuration::from_secs(ahead));

@@ -100,7 +100,9 @@ pub fn warming() -> impl Strategy<Value = Warming> {
 impl Warming {
     /// Puts them into a case.
     pub fn put(self, observation: &mut Observation, policy: &mut Policy) {
-        policy.organization |= self.organization;
+        if self.organization {
+            policy.level = RunnerLevel::Organization;
+        }
         policy.warm = self.entries;
         // A class that is not configured has no entries.
         policy.warm.retain(|entry| {
@@ -135,10 +137,13 @@ impl Warming {
 /// A warm runner does not have the name of a job's runner.
 fn rename(observation: &mut Observation, old: &str, new: &str) {
     let Observation { nomad, repositories, ended, memory, .. } = observation;
-    if let Some(nomad) = nomad
-        && nomad.variables.remove(old)
-    {
-        nomad.variables.insert(new.to_owned());
+    if let Some(nomad) = nomad {
+        let renamed =
+            std::mem::take(&mut nomad.variables).into_iter().map(|variable| match variable.name == old {
+                true => RunnerVariable { name: new.to_owned(), ..variable },
+                false => variable,
+            });
+        nomad.variables = renamed.collect();
     }
     for view in repositories.values_mut() {
         if let Listing::Fresh { jobs, .. } | Listing::Earlier { jobs, .. } | Listing::Stale { jobs, .. } =

@@ -9,8 +9,13 @@ use crate::{
         self, Client,
         tests::{Answer, Seen, answer, server},
     },
-    model::{Conclusion, Consent, EndedJob, Loss, PurgeReason, RepositoryId, Rerun, StopReason},
+    model::{
+        CleanUp, Conclusion, Consent, Done, EndedJob, IssueCredentials, Loss, Orphan, Purge, PurgeReason,
+        Registration, RemoveOrphan, Repository, RepositoryId, RepositoryRef, Rerun, RunnerMeta,
+        RunnerVariable, Stop, StopReason, VerifyRegistration,
+    },
     nomad::seal::sample,
+    secret::Secret,
 };
 
 const DATE: (&str, &str) = ("date", "Tue, 24 Nov 2026 07:08:09 GMT");
@@ -69,7 +74,8 @@ async fn perform_with(
     let options = github::Options::new(url::Url::parse("http://api.github.test").unwrap());
     let github = GitHub::new(client, Auth::Token(Secret::new("a-token")), options);
     let renderer = Renderer::new(&config).unwrap();
-    let apply = Apply::new(&config, github, nomad, renderer.into(), "i", Leadership::always(), false);
+    let apply =
+        Apply::new(&config, github, nomad, renderer.into(), "i", Leadership::always(), ApplyMode::Perform);
     let mut reports = apply.apply(&Plan { actions: vec![action], ..Plan::default() }).await;
     let writes = [seen, asked].into_iter().flat_map(|seen| seen.lock().unwrap().clone());
     let writes = writes
@@ -91,8 +97,23 @@ fn repository() -> Repository {
     }
 }
 
-fn listed(online: bool, busy: bool) -> Option<Value> {
-    let status = if online { "online" } else { "offline" };
+/// A runner's state in GitHub's list.
+#[derive(Clone, Copy)]
+enum AtGitHub {
+    Offline,
+    Idle,
+    Busy,
+    /// It runs a job and has lost its connection.
+    BusyOffline,
+}
+
+fn listed(state: AtGitHub) -> Option<Value> {
+    let (status, busy) = match state {
+        AtGitHub::Offline => ("offline", false),
+        AtGitHub::Idle => ("online", false),
+        AtGitHub::Busy => ("online", true),
+        AtGitHub::BusyOffline => ("offline", true),
+    };
     Some(
         json!({ "id": 5, "name": "ghr-o-r-653s2utuoiw6qcj", "os": "linux", "status": status, "busy": busy, "labels": [] }),
     )
@@ -102,7 +123,13 @@ fn listed(online: bool, busy: bool) -> Option<Value> {
 async fn a_runner_that_is_alive_again_is_not_purged() {
     let purge = || {
         let name = "ghr-o-r-653s2utuoiw6qcj".to_owned();
-        Action::Purge(Purge { name, repository: None, class: None, reason: PurgeReason::Asked })
+        Action::Purge(Purge {
+            name,
+            namespace: None,
+            repository: None,
+            class: None,
+            reason: PurgeReason::Asked,
+        })
     };
     let (outcome, writes) = perform(purge(), nomad_with("running", "running"), github_with(None)).await;
     assert!(matches!(outcome, Outcome::NotDone(NotDone::Held(_))), "{outcome}");
@@ -116,9 +143,9 @@ async fn a_runner_that_is_alive_again_is_not_purged() {
 async fn only_a_connected_runner_is_present() {
     for (runner, is_present) in [
         (None, false),
-        (listed(false, false), false),
-        (listed(true, false), true),
-        (listed(false, true), true),
+        (listed(AtGitHub::Offline), false),
+        (listed(AtGitHub::Idle), true),
+        (listed(AtGitHub::BusyOffline), true),
     ] {
         let verify_registration = Action::VerifyRegistration(VerifyRegistration {
             name: "ghr-o-r-653s2utuoiw6qcj".to_owned(),
@@ -149,30 +176,31 @@ async fn a_runner_that_never_started_does_not_remove_an_online_registration() {
     let unplaced = || but(nomad_with("pending", "pending"), "GET", "/v1/allocations", || ok(&json!([])));
     let delete = format!("DELETE /v1/job/{}", sample::NAME);
     let (outcome, writes) =
-        perform(stop(Consent::NeverStarted), unplaced(), github_with(listed(true, false))).await;
+        perform(stop(Consent::NeverStarted), unplaced(), github_with(listed(AtGitHub::Idle))).await;
     assert!(matches!(outcome, Outcome::Done(Done::Performed)), "{outcome}");
     assert_eq!(writes, [delete.as_str()]);
     // With credentials, it may be the same one.
     let waits = || ok(&json!([{ "Path": format!("nomad/jobs/{}", sample::NAME) }]));
     let nomad = but(unplaced(), "GET", "/v1/vars", waits);
     let (outcome, writes) =
-        perform(stop(Consent::NeverStarted), nomad, github_with(listed(true, false))).await;
+        perform(stop(Consent::NeverStarted), nomad, github_with(listed(AtGitHub::Idle))).await;
     assert!(matches!(outcome, Outcome::NotDone(NotDone::Held(_))), "{outcome}");
     assert_eq!(writes, Vec::<String>::new());
     let (_, writes) =
-        perform(stop(Consent::NeverStarted), unplaced(), github_with(listed(false, false))).await;
+        perform(stop(Consent::NeverStarted), unplaced(), github_with(listed(AtGitHub::Offline))).await;
     assert_eq!(writes, [delete.as_str(), "DELETE /repos/o/r/actions/runners/5"]);
     // The clean-up of a dead runner does not remove it either.
     let clean_up = || {
         Action::CleanUp(CleanUp {
+            namespace: None,
             class: None,
             name: sample::NAME.to_owned(),
-            repository: Some(repository()),
+            repository: Some(RepositoryRef::from(&repository())),
             finish: String::new(),
         })
     };
     let never_ran = || nomad_with("dead", "failed");
-    let (outcome, writes) = perform(clean_up(), never_ran(), github_with(listed(true, false))).await;
+    let (outcome, writes) = perform(clean_up(), never_ran(), github_with(listed(AtGitHub::Idle))).await;
     assert!(matches!(outcome, Outcome::NotDone(NotDone::Held(_))), "{outcome}");
     assert_eq!(writes, Vec::<String>::new());
 }
@@ -194,6 +222,7 @@ const VARIABLE: &str = "/v1/var/nomad/jobs/ghr-o-r-653s2utuoiw6qcj";
 
 fn issue_credentials() -> Action {
     Action::IssueCredentials(IssueCredentials {
+        namespace: None,
         class: None,
         name: "ghr-o-r-653s2utuoiw6qcj".to_owned(),
         repository: repository(),
@@ -225,7 +254,7 @@ async fn an_invalid_configuration_is_not_passed_on() {
             answer(201, &[DATE], json!({ "runner": runner, "encoded_jit_config": config }).to_string())
         };
         let github =
-            but(github_with(listed(false, false)), "POST", "/repos/o/r/actions/runners/generate", made);
+            but(github_with(listed(AtGitHub::Offline)), "POST", "/repos/o/r/actions/runners/generate", made);
         let (outcome, writes) = perform(issue_credentials(), nomad_with("running", "pending"), github).await;
         let Outcome::NotDone(NotDone::Failed(error)) = outcome else {
             panic!("{name} {config:?}: {outcome}")
@@ -273,15 +302,17 @@ async fn an_incomplete_list_does_not_prove_absence() {
             class: None,
         }),
         Action::CleanUp(CleanUp {
+            namespace: None,
             class: None,
             name: name.clone(),
-            repository: Some(repository.clone()),
+            repository: Some(RepositoryRef::from(&repository)),
             finish: String::new(),
         }),
         Action::Purge(Purge {
+            namespace: None,
             class: None,
             name: name.clone(),
-            repository: Some(repository.clone()),
+            repository: Some(RepositoryRef::from(&repository)),
             reason: PurgeReason::Asked,
         }),
         Action::RemoveOrphan(RemoveOrphan {
@@ -336,8 +367,8 @@ async fn a_meta_that_names_no_repository_causes_no_request() {
         ["https://github.com/../x", "https://github.com/o/r\"", "x", "", "https://e.example/a b/c"]
     {
         let meta = RunnerMeta { repo_url: repo_url.to_owned(), ..RunnerMeta::default() };
-        let repository = unnamed(meta);
-        assert_eq!((repository.owner.as_str(), repository.html_url.as_str()), ("", ""), "{repo_url}");
+        assert_eq!(meta.repository(), None, "{repo_url}");
+        let repository = None;
         let Action::Stop(asked) = stop(Consent::GitHub) else { unreachable!() };
         let action = Action::Stop(Stop { repository, ..asked });
         let github = |seen: &Seen| panic!("asked for {}", seen.path);
@@ -347,30 +378,6 @@ async fn a_meta_that_names_no_repository_causes_no_request() {
     }
 }
 
-/// The repository of a runner with this Meta.
-fn unnamed(meta: RunnerMeta) -> Repository {
-    let epoch = crate::model::Timestamp::UNIX_EPOCH;
-    let runner = crate::model::Runner {
-        name: sample::NAME.to_owned(),
-        ownership: crate::model::Ownership::Ours,
-        meta,
-        state: RunnerState::Running,
-        finish: None,
-        started: true,
-        spent: false,
-        ending: false,
-        lost: None,
-        variable: Some(jiff::Timestamp::UNIX_EPOCH),
-        submitted_at: epoch,
-        allocation: None,
-        started_at: None,
-        ended_at: None,
-        blocked: None,
-        last_event: None,
-    };
-    runner.repository()
-}
-
 /// If a name is taken, a connected runner stays, and so does a registration whose credentials are waiting for
 /// their task.
 #[tokio::test(start_paused = true)]
@@ -378,12 +385,12 @@ async fn a_registration_in_use_is_not_replaced() {
     let taken = || answer(409, &[DATE], json!({ "message": "Already exists" }).to_string());
     let github = |runner| but(github_with(runner), "POST", "/repos/o/r/actions/runners/generate", taken);
     let (outcome, writes) =
-        perform(issue_credentials(), nomad_with("running", "pending"), github(listed(true, false))).await;
+        perform(issue_credentials(), nomad_with("running", "pending"), github(listed(AtGitHub::Idle))).await;
     assert!(matches!(outcome, Outcome::NotDone(NotDone::Held(_))), "{outcome}");
     assert_eq!(writes, ["POST /repos/o/r/actions/runners/generate-jitconfig"]);
     let waits = || ok(&json!([{ "Path": "nomad/jobs/ghr-o-r-653s2utuoiw6qcj" }]));
     let nomad = but(nomad_with("running", "pending"), "GET", "/v1/vars", waits);
-    let (outcome, writes) = perform(issue_credentials(), nomad, github(listed(false, false))).await;
+    let (outcome, writes) = perform(issue_credentials(), nomad, github(listed(AtGitHub::Offline))).await;
     assert!(matches!(outcome, Outcome::Done(Done::Already)), "{outcome}");
     assert_eq!(writes, ["POST /repos/o/r/actions/runners/generate-jitconfig"]);
 }
@@ -406,8 +413,9 @@ async fn only_an_unused_registration_is_removed_again() {
 
 fn stop(consent: Consent) -> Action {
     let (name, repository, registration) =
-        ("ghr-o-r-653s2utuoiw6qcj".to_owned(), repository(), Registration::Jit);
-    Action::Stop(Stop { name, repository, class: None, consent, registration, reason: StopReason::Spent })
+        ("ghr-o-r-653s2utuoiw6qcj".to_owned(), Some(RepositoryRef::from(&repository())), Registration::Jit);
+    let (namespace, class, reason) = (None, None, StopReason::Spent);
+    Action::Stop(Stop { name, namespace, repository, class, consent, registration, reason })
 }
 
 #[tokio::test(start_paused = true)]
@@ -433,7 +441,8 @@ async fn a_deletion_with_a_lost_response_is_verified() {
         0 => answer(502, &[DATE], "lost"),
         _ => answer(404, &[DATE], json!({ "message": "Not Found" }).to_string()),
     };
-    let github = but(github_with(listed(true, false)), "DELETE", "/repos/o/r/actions/runners/5", lost_once);
+    let github =
+        but(github_with(listed(AtGitHub::Idle)), "DELETE", "/repos/o/r/actions/runners/5", lost_once);
     let (outcome, writes) = perform(stop(Consent::GitHub), nomad_with("running", "running"), github).await;
     assert!(matches!(outcome, Outcome::Done(Done::Performed)), "{outcome}");
     let removal = "DELETE /repos/o/r/actions/runners/5";
@@ -457,7 +466,8 @@ async fn a_runner_that_github_does_not_list_is_stopped_only_if_its_credentials_a
 /// Orphans are checked once more.
 #[tokio::test(start_paused = true)]
 async fn something_with_a_runner_again_is_no_orphan() {
-    let variable = Orphan::Variable { name: "ghr-o-r-653s2utuoiw6qcj".to_owned() };
+    let variable =
+        Orphan::Variable(RunnerVariable { namespace: None, name: "ghr-o-r-653s2utuoiw6qcj".to_owned() });
     let registration = Orphan::Registration { name: "ghr-o-r-653s2utuoiw6qcj".to_owned() };
     let remove = |orphan: &Orphan| {
         let repository = matches!(orphan, Orphan::Registration { .. }).then(repository);
@@ -471,9 +481,9 @@ async fn something_with_a_runner_again_is_no_orphan() {
     for (orphan, runner, is_alone, removed) in [
         (&variable, None, true, Some("DELETE /v1/var/nomad/jobs/ghr-o-r-653s2utuoiw6qcj")),
         (&variable, None, false, None),
-        (&registration, listed(false, false), true, Some("DELETE /repos/o/r/actions/runners/5")),
-        (&registration, listed(false, false), false, None),
-        (&registration, listed(true, false), true, None),
+        (&registration, listed(AtGitHub::Offline), true, Some("DELETE /repos/o/r/actions/runners/5")),
+        (&registration, listed(AtGitHub::Offline), false, None),
+        (&registration, listed(AtGitHub::Idle), true, None),
     ] {
         let (_, writes) = match is_alone {
             true => {
@@ -504,7 +514,8 @@ fn rerun(loss: Loss) -> Action {
         completed_at: at,
     };
     let name = sample::NAME.to_owned();
-    Action::Rerun(Rerun { name, repository: repository(), class: None, job, loss, forgets: Vec::new() })
+    let (namespace, repository, class, forgets) = (None, repository(), None, Vec::new());
+    Action::Rerun(Rerun { name, namespace, repository, class, job, loss, forgets })
 }
 
 /// A GitHub with the job and its run, both changed as given, that answers a re-run with this status.
@@ -607,7 +618,7 @@ fn nomad_with_task() -> impl Fn(&Seen) -> Answer + Send + Sync + use<> {
 #[tokio::test(start_paused = true)]
 async fn a_runner_that_is_out_of_time_is_stopped_busy_or_not_and_only_under_its_own_limit() {
     let out_of_time = |limit| stop(Consent::OutOfTime { limit: Duration::from_secs(limit) });
-    let busy = || but(github_with(listed(true, true)), "DELETE", "/repos", || answer(422, &[DATE], "{}"));
+    let busy = || but(github_with(listed(AtGitHub::Busy)), "DELETE", "/repos", || answer(422, &[DATE], "{}"));
     let (outcome, writes) =
         perform_with("scheduler: {max_run_duration: 1h}\n", out_of_time(3600), nomad_with_task(), busy())
             .await;

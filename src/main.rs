@@ -8,7 +8,8 @@ use std::{
 
 use clap::Parser;
 use githubrunner::{
-    cli::{Cli, Configured, Global, LogFormat, Need, Standalone, Status},
+    apply::ApplyMode,
+    cli::{Cli, Configured, Global, LogFormat, Logs, Need, Render, Standalone, Status},
     commands::{
         self, Exit, Setup, Style,
         check::Verdict,
@@ -17,7 +18,7 @@ use githubrunner::{
         stop::Selection,
     },
     config::{Config, StatusConfig},
-    nomad::job_from_json,
+    nomad::{Nomad, job_from_json},
     secret::without_tokens,
     text::{Form, LINE, LogWriter, TextFields, shown},
 };
@@ -143,19 +144,45 @@ impl std::fmt::Display for Unusable {
 
 impl std::error::Error for Unusable {}
 
+/// Prepares the clients, and logs their warnings.
+fn prepared(config: Config, mode: ApplyMode) -> Result<Setup, Unusable> {
+    let setup = Setup::new(config, &environment, mode).map_err(Unusable)?;
+    for warning in &setup.warnings {
+        tracing::warn!("{warning}");
+    }
+    Ok(setup)
+}
+
+/// Prints the job for some labels; as `nomad` parses it, if there is one.
+async fn render(config: &Config, nomad: Option<&Nomad>, args: &Render) -> anyhow::Result<()> {
+    let (repo, class, labels) = (args.repo.as_deref(), args.class.as_deref(), &args.labels);
+    let (out, notes) = (&mut io::stdout(), &mut io::stderr());
+    let Some(nomad) = nomad else {
+        return commands::render::run(config, labels, repo, class, out, notes);
+    };
+    let parse = |hcl: String, registration| async move {
+        match job_from_json(&hcl)? {
+            Some(job) => Ok(job),
+            None => nomad.parse(&hcl, registration).await,
+        }
+    };
+    commands::render::run_parsed(config, labels, repo, class, parse, out, notes).await
+}
+
+async fn logs(nomad: &Nomad, args: &Logs) -> anyhow::Result<bool> {
+    let (task, runner) = (args.task.as_deref(), args.runner.as_str());
+    let wanted = Wanted { runner, task, bytes: args.bytes, follow: args.follow };
+    let out = Output { to: &mut io::stdout(), terminal: io::stdout().is_terminal() };
+    let err = Output { to: &mut io::stderr(), terminal: io::stderr().is_terminal() };
+    commands::logs::run(nomad, wanted, out, err).await
+}
+
 /// Runs a command with a configuration, and returns its exit code.
 async fn perform(global: &Global, config: Config, command: Configured) -> anyhow::Result<Exit> {
     let out = &mut io::stdout();
     let style = style();
-    let made = |config, dry_run| -> Result<Setup, Unusable> {
-        let setup = Setup::new(config, &environment, dry_run).map_err(Unusable)?;
-        for warning in &setup.warnings {
-            tracing::warn!("{warning}");
-        }
-        Ok(setup)
-    };
-    let setup = |config| made(config, global.dry_run);
-    let look = |config| made(config, true);
+    let setup = |config| prepared(config, ApplyMode::of_option(global.dry_run));
+    let look = |config| prepared(config, ApplyMode::DryRun);
     let well = match command {
         Configured::Run => {
             let reload = || Ok(setup(load(global).map_err(anyhow::Error::msg)?)?);
@@ -172,38 +199,19 @@ async fn perform(global: &Global, config: Config, command: Configured) -> anyhow
         Configured::Explain(args) => {
             return commands::explain::run(look(config)?, &args.target, args.json, style, out).await;
         }
-        Configured::Render(args) if args.parse => {
-            let nomad = setup(config.clone())?.nomad;
-            let parse = |hcl: String, registration| async move {
-                match job_from_json(&hcl)? {
-                    Some(job) => Ok(job),
-                    None => nomad.parse(&hcl, registration).await,
-                }
-            };
-            let (repo, class, notes) = (args.repo.as_deref(), args.class.as_deref(), &mut io::stderr());
-            let labels = &args.labels;
-            commands::render::run_parsed(&config, labels, repo, class, parse, out, notes).await.map(|()| true)
-        }
         Configured::Render(args) => {
-            let (repo, class) = (args.repo.as_deref(), args.class.as_deref());
-            commands::render::run(&config, &args.labels, repo, class, out, &mut io::stderr()).map(|()| true)
+            let nomad = if args.parse { Some(setup(config.clone())?.nomad) } else { None };
+            render(&config, nomad.as_ref(), &args).await.map(|()| true)
         }
         Configured::List(args) => {
-            let names = global.quiet;
             let daemon = match &args.address {
                 Some(address) => Some(Daemon::new(Some(address), &config.status).map_err(Unusable)?),
                 None => Daemon::beside(&config.status),
             };
-            let nomad = look(config)?.nomad;
+            let (nomad, names) = (look(config)?.nomad, global.quiet);
             commands::list::run(&nomad, daemon.as_ref(), &args, names, style, out).await.map(|()| true)
         }
-        Configured::Logs(args) => {
-            let (task, runner) = (args.task.as_deref(), args.runner.as_str());
-            let wanted = Wanted { runner, task, bytes: args.bytes, follow: args.follow };
-            let out = Output { to: out, terminal: io::stdout().is_terminal() };
-            let err = Output { to: &mut io::stderr(), terminal: io::stderr().is_terminal() };
-            commands::logs::run(&look(config)?.nomad, wanted, out, err).await
-        }
+        Configured::Logs(args) => logs(&look(config)?.nomad, &args).await,
         Configured::Stop(args) => {
             let selection = if args.all { Selection::All } else { Selection::Ids(args.ids) };
             commands::stop::stop(&setup(config)?, selection, args.yes, out).await
@@ -217,8 +225,8 @@ async fn perform(global: &Global, config: Config, command: Configured) -> anyhow
             commands::stop::purge(&setup(config)?, selection, args.yes, out).await
         }
         Configured::Webhook(args) => {
-            let Setup { config, github, dry_run, .. } = setup(config)?;
-            commands::webhook::run(&config, &github, args.action, &args.places, dry_run, out).await
+            let Setup { config, github, mode, .. } = setup(config)?;
+            commands::webhook::run(&config, &github, args.action, &args.places, mode, out).await
         }
         Configured::Dumpconfig(args) => commands::dumpconfig::run(&config, args.json, out).map(|()| true),
         Configured::Cache(args) => {

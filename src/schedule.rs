@@ -185,9 +185,19 @@ pub struct Forecast {
 /// A push is noticed within this time: owners are polled every 5 s, and the response takes a while.
 const PUSH_NOTICED: Duration = Duration::from_secs(8);
 
+/// What besides the schedule causes looks.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct HintSources {
+    /// Pushes are watched.
+    pub pushes: bool,
+    /// Webhooks are received.
+    pub webhook: bool,
+}
+
 impl Forecast {
     /// For this many repositories within a budget.
-    pub fn new(repositories: usize, budget: &Budget, pushes: bool, webhook: bool) -> Forecast {
+    pub fn new(repositories: usize, budget: &Budget, sources: HintSources) -> Forecast {
+        let HintSources { pushes, webhook } = sources;
         let load = (0..repositories).fold(Load::default(), |load, _| load.with(Heat::Cold, 1.0));
         let every = Pace::new(&load, budget).every(Heat::Cold);
         Forecast {
@@ -305,7 +315,7 @@ impl Schedule {
         for (id, name, pushed_at) in repositories {
             let payer = *payers.entry(name).or_insert_with_key(|name| {
                 let known = before.iter().find(|payer| payer.name == *name);
-                let new = || Payer { name: name.clone(), credit: None, paused: Moment::ZERO };
+                let new = || Payer { name: name.clone(), credit: None, paused: Moment::START };
                 self.payers.push(known.cloned().unwrap_or_else(new));
                 self.payers.len() - 1
             });
@@ -316,8 +326,8 @@ impl Schedule {
                 looked: None,
                 only_once: false,
                 under_way: false,
-                rests_until: Moment::ZERO,
-                hot_until: Moment::ZERO,
+                rests_until: Moment::START,
+                hot_until: Moment::START,
                 asked: false,
                 failures: 0,
                 cost: 1.0,
@@ -430,7 +440,7 @@ impl Schedule {
         let [queued, all] = &mut place.listed;
         let since = |at: &mut Option<Moment>, every: Duration| match at {
             None => {
-                *at = Some((now + queued_every + spread(every)).saturating_sub(every));
+                *at = Some(now + queued_every + spread(every) - every);
                 false
             }
             Some(at) => now >= *at + every,
@@ -479,7 +489,7 @@ impl Schedule {
         for ((payer, pace), first) in self.payers.iter_mut().zip(&paces).zip(first) {
             let a_second = pace.a_second * if first { FOR_FIRST_LOOKS } else { 1.0 };
             let (credit, at) = payer.credit.get_or_insert((a_second * BURST, now));
-            *credit = (*credit + now.saturating_sub(*at).as_secs_f64() * a_second).min(a_second * BURST);
+            *credit = (*credit + now.since(*at).as_secs_f64() * a_second).min(a_second * BURST);
             *at = now;
         }
         let mut taken = Vec::new();
@@ -533,7 +543,7 @@ impl Schedule {
         }
         let forecast = |(payer, count)| {
             let pushes = watched_from.is_some_and(|from| count > from);
-            Forecast::new(count, &budget(payer), pushes, webhook)
+            Forecast::new(count, &budget(payer), HintSources { pushes, webhook })
         };
         payers.into_iter().map(forecast).collect()
     }
@@ -555,8 +565,8 @@ impl Place {
             return None;
         }
         let by_pace = match self.looked {
-            None => Moment::ZERO,
-            Some(_) if self.asked => Moment::ZERO,
+            None => Moment::START,
+            Some(_) if self.asked => Moment::START,
             Some(looked) => {
                 let (heat, mut every) = (self.heat(now), pace.every(self.heat(now)));
                 if self.only_once && heat == Heat::Cold && every >= OFTEN {

@@ -22,6 +22,10 @@ fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
+fn at(seconds: u64) -> Moment {
+    Moment::after_start(secs(seconds))
+}
+
 fn schedule(count: u64) -> Schedule {
     let mut schedule = Schedule::default();
     let pushed = |id: u64| Timestamp::from_second(i64::try_from(id).unwrap()).ok();
@@ -65,13 +69,13 @@ fn go_on(
 }
 
 fn longest_wait(looks: &[Moment]) -> Duration {
-    looks.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or_default()
+    looks.windows(2).map(|pair| pair[1].since(pair[0])).max().unwrap_or_default()
 }
 
 #[test]
 fn a_few_repositories_are_polled_every_few_seconds() {
     let mut schedule = schedule(10);
-    let looks = go_on(&mut schedule, secs(0), secs(120), BUDGET, |_, at| seen(at));
+    let looks = go_on(&mut schedule, at(0), at(120), BUDGET, |_, at| seen(at));
     assert_eq!(looks.len(), 10);
     for (id, looks) in looks {
         assert!(longest_wait(&looks) <= Duration::from_millis(3500), "{id}: {looks:?}");
@@ -81,18 +85,18 @@ fn a_few_repositories_are_polled_every_few_seconds() {
 #[test]
 fn a_thousand_are_seen_within_five_minutes_last_pushed_first_within_the_budget_of_each_minute() {
     let mut schedule = schedule(1000);
-    let looks = go_on(&mut schedule, secs(0), secs(480), BUDGET, |_, at| seen(at));
+    let looks = go_on(&mut schedule, at(0), at(480), BUDGET, |_, at| seen(at));
     let first = |id: u64| looks[&RepositoryId(id)][0];
-    assert!((0..1000).all(|id| first(id) <= secs(150)));
-    assert!((800..1000).all(|id| first(id) <= secs(30)), "those pushed to last");
+    assert!((0..1000).all(|id| first(id) <= at(150)));
+    assert!((800..1000).all(|id| first(id) <= at(30)), "those pushed to last");
     let mut all: Vec<Moment> = looks.values().flatten().copied().collect();
     all.sort();
     for from in 0..420 {
-        let in_a_minute = all.iter().filter(|at| **at >= secs(from) && **at < secs(from + 60)).count();
+        let in_a_minute = all.iter().filter(|when| **when >= at(from) && **when < at(from + 60)).count();
         assert!(in_a_minute <= if from < 120 { 630 } else { 530 }, "{in_a_minute} from {from} s on");
     }
     assert!(
-        all.iter().filter(|at| **at < secs(300)).count() <= 1000,
+        all.iter().filter(|when| **when < at(300)).count() <= 1000,
         "one look each in the first five minutes"
     );
     let longest = looks.values().map(|looks| longest_wait(looks)).max().unwrap();
@@ -104,8 +108,8 @@ fn hot_repositories_take_what_they_need_and_leave_the_others_a_share() {
     let mut schedule = schedule(1000);
     let hot = |id: RepositoryId| id.0 < 30;
     let look = |id: RepositoryId, at| Seen { ours: hot(id), ..seen(at) };
-    go_on(&mut schedule, secs(0), secs(200), BUDGET, look);
-    let looks = go_on(&mut schedule, secs(200), secs(1100), BUDGET, look);
+    go_on(&mut schedule, at(0), at(200), BUDGET, look);
+    let looks = go_on(&mut schedule, at(200), at(1100), BUDGET, look);
     for (id, looks) in &looks {
         let most = if hot(*id) { secs(10) } else { secs(500) };
         assert!(longest_wait(looks) <= most, "{id}: {:?}", longest_wait(looks));
@@ -116,8 +120,8 @@ fn hot_repositories_take_what_they_need_and_leave_the_others_a_share() {
 #[test]
 fn a_hint_causes_a_look_at_once_even_if_the_pace_is_used_up() {
     let mut schedule = schedule(1000);
-    go_on(&mut schedule, secs(0), secs(150), BUDGET, |_, at| seen(at));
-    let now = secs(150);
+    go_on(&mut schedule, at(0), at(150), BUDGET, |_, at| seen(at));
+    let now = at(150);
     while !schedule.due(now, ROOM, |_| BUDGET).is_empty() {}
     schedule.hint(RepositoryId(3), now, AFTER_WEBHOOK);
     assert_eq!(schedule.due(now, ROOM, |_| BUDGET), [(RepositoryId(3), true)]);
@@ -131,9 +135,9 @@ fn a_hint_causes_a_look_at_once_even_if_the_pace_is_used_up() {
 fn scheduled_looks_leave_room_for_a_requested_one() {
     let mut schedule = schedule(1000);
     let full = Room { all: 8, by_pace: 0 };
-    assert_eq!(schedule.due(secs(0), full, |_| BUDGET), []);
-    schedule.hint(RepositoryId(3), secs(0), AFTER_WEBHOOK);
-    assert_eq!(schedule.due(secs(0), full, |_| BUDGET), [(RepositoryId(3), true)]);
+    assert_eq!(schedule.due(at(0), full, |_| BUDGET), []);
+    schedule.hint(RepositoryId(3), at(0), AFTER_WEBHOOK);
+    assert_eq!(schedule.due(at(0), full, |_| BUDGET), [(RepositoryId(3), true)]);
 }
 
 #[test]
@@ -144,7 +148,7 @@ fn slow_and_failing_repositories_are_polled_less_and_cost_the_others_nothing() {
         1 => Seen { failed: true, ..seen(at) },
         _ => seen(at),
     };
-    let looks = go_on(&mut schedule, secs(0), secs(3000), BUDGET, slow);
+    let looks = go_on(&mut schedule, at(0), at(3000), BUDGET, slow);
     assert!(looks[&RepositoryId(0)].len() <= 3000 / 27 + 2);
     assert!(looks[&RepositoryId(1)].len() <= 20, "{:?}", looks[&RepositoryId(1)]);
     assert!(longest_wait(&looks[&RepositoryId(1)]) <= secs(310));
@@ -156,10 +160,10 @@ fn a_limit_stops_one_payer_and_no_other() {
     let mut schedule = Schedule::default();
     let payer = |id: u64| if id < 5 { "one" } else { "other" }.to_owned();
     schedule.know((0..10).map(|id| (RepositoryId(id), payer(id), None)));
-    schedule.pause(RepositoryId(0), secs(100));
-    let looks = go_on(&mut schedule, secs(0), secs(90), BUDGET, |_, at| seen(at));
+    schedule.pause(RepositoryId(0), at(100));
+    let looks = go_on(&mut schedule, at(0), at(90), BUDGET, |_, at| seen(at));
     assert_eq!(looks.keys().map(|id| id.0).collect::<Vec<_>>(), [5, 6, 7, 8, 9]);
-    let looks = go_on(&mut schedule, secs(101), secs(110), BUDGET, |_, at| seen(at));
+    let looks = go_on(&mut schedule, at(101), at(110), BUDGET, |_, at| seen(at));
     assert_eq!(looks.len(), 10);
 }
 
@@ -167,8 +171,8 @@ fn a_limit_stops_one_payer_and_no_other() {
 fn a_standby_uses_a_quarter_and_a_replica_short_of_its_primary_limit_lets_cold_repositories_wait() {
     let count = |budget| {
         let mut schedule = schedule(1000);
-        go_on(&mut schedule, secs(0), secs(500), BUDGET, |_, at| seen(at));
-        let looks = go_on(&mut schedule, secs(500), secs(700), budget, |_, at| seen(at));
+        go_on(&mut schedule, at(0), at(500), BUDGET, |_, at| seen(at));
+        let looks = go_on(&mut schedule, at(500), at(700), budget, |_, at| seen(at));
         looks.values().map(Vec::len).sum::<usize>()
     };
     let full = count(BUDGET);
@@ -187,14 +191,11 @@ fn unused_repositories_wait_an_hour_if_there_are_many() {
         ..seen(at)
     };
     let mut many = schedule(1000);
-    let looks = go_on(&mut many, secs(0), secs(300), BUDGET, look);
+    let looks = go_on(&mut many, at(0), at(300), BUDGET, look);
     assert!((0..500).all(|id| looks[&RepositoryId(id)].len() == 1));
     let mut few = schedule(20);
-    let looks = go_on(&mut few, secs(0), secs(60), BUDGET, |_, at| Seen {
-        unused: true,
-        newest_run: None,
-        ..seen(at)
-    });
+    let looks =
+        go_on(&mut few, at(0), at(60), BUDGET, |_, at| Seen { unused: true, newest_run: None, ..seen(at) });
     assert!(looks.values().all(|looks| longest_wait(looks) <= secs(5)));
 }
 
@@ -204,7 +205,7 @@ fn the_slower_lists_are_spread_and_requested_every_ten_minutes_and_every_six_hou
     let mut queued = vec![0; 100];
     let mut all = vec![0; 100];
     for minute in 0..24 * 60 {
-        let now = secs(minute * 60);
+        let now = at(minute * 60);
         for id in 0..100 {
             schedule.seen(RepositoryId(id), &seen(now));
             match schedule.at_least(RepositoryId(id), now) {
@@ -223,7 +224,8 @@ fn the_slower_lists_are_spread_and_requested_every_ten_minutes_and_every_six_hou
 
 #[test]
 fn a_forecast_says_how_soon_a_job_is_seen_and_what_that_costs() {
-    let said = |count, pushes, webhook| Forecast::new(count, &BUDGET, pushes, webhook).to_string();
+    let said =
+        |count, pushes, webhook| Forecast::new(count, &BUDGET, HintSources { pushes, webhook }).to_string();
     assert_eq!(
         said(1000, true, true),
         "1000 repositories on one credential: each is polled every 2m38s, with about 378 requests a minute, which do not \
@@ -237,10 +239,10 @@ fn a_forecast_says_how_soon_a_job_is_seen_and_what_that_costs() {
     );
     // The schedule keeps to it.
     for count in [10, 300] {
-        let forecast = Forecast::new(count, &BUDGET, false, false);
+        let forecast = Forecast::new(count, &BUDGET, HintSources::default());
         let mut schedule = schedule(count as u64);
-        go_on(&mut schedule, secs(0), secs(100), BUDGET, |_, at| seen(at));
-        let looks = go_on(&mut schedule, secs(100), secs(300), BUDGET, |_, at| seen(at));
+        go_on(&mut schedule, at(0), at(100), BUDGET, |_, at| seen(at));
+        let looks = go_on(&mut schedule, at(100), at(300), BUDGET, |_, at| seen(at));
         let longest = looks.values().map(|looks| longest_wait(looks)).max().unwrap();
         assert!(longest <= forecast.every * 5 / 4 + secs(1), "{count}: {longest:?}, {forecast}");
     }

@@ -1,7 +1,6 @@
-# Runs the official runner's listener and, as run.sh does, starts it again where its exit code asks for that: 2 an error
-# that may pass, 3 and 4 an update of itself, 6 a refreshed configuration. Any other code is the task's, and so
-# is the one of its 20th start.
-# A signal goes to the listener, and then nothing is started again.
+# Runs the official runner's listener. Like run.sh, it restarts the listener after exit codes 2 (temporary error), 3 and 4 (self-update)
+# and 6 (refreshed configuration). The task exits with any other code, and with the code of the 20th start.
+# A signal is passed to the listener, which is then not restarted.
 code=0 pid= stopped=
 trap 'stopped=1 interrupted=1; kill -INT $pid 2>/dev/null' INT
 trap 'stopped=1 interrupted=1; kill -TERM $pid 2>/dev/null' TERM
@@ -18,7 +17,7 @@ for start in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
   # A shell lets its background processes ignore SIGINT.
   (trap - INT TERM; exec ./bin/Runner.Listener run) &
   pid=$!
-  # The signal came before there was a process to have it.
+  # The signal came before the process existed.
   if [ -n "$stopped" ]; then kill -INT "$pid"; fi
   interrupted=1
   while [ -n "$interrupted" ]; do
@@ -29,9 +28,9 @@ for start in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
   pid=
   if [ "$start" -eq 20 ]; then break; fi
   case $code in
-    2) echo "The listener ended with exit code 2, an error that may pass: it is started again in 5 s."; pause 5 ;;
-    3 | 4) echo "The listener ended with exit code $code to be updated: it is started again."; pause 30 update.finished ;;
-    6) echo "The listener ended with exit code 6, its configuration refreshed: it is started again."; pause 1 ;;
+    2) echo "The listener ended with exit code 2, a temporary error: restarting it in 5 s."; pause 5 ;;
+    3 | 4) echo "The listener ended with exit code $code to update itself: restarting it."; pause 30 update.finished ;;
+    6) echo "The listener ended with exit code 6 because its configuration was refreshed: restarting it."; pause 1 ;;
     *) break ;;
   esac
 done

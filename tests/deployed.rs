@@ -54,12 +54,8 @@ async fn the_bundled_job_serves_jobs_with_raw_exec_if_a_variable_selects_it() {
     deployed(&agent, &["-var", "driver=raw_exec", "-var", &binary], PROGRAM, &["id", "-u"]).await;
 }
 
-/// Deploys the bundled job with these variables. It serves three jobs through the task API with the bundled policy,
-/// becomes healthy, leaks nothing and stops at once. `program` is where its task finds it. Returns the output of
-/// `command` in its task.
-async fn deployed(agent: &Agent, variables: &[&str], program: &str, command: &[&str]) -> String {
-    let directory = tempfile::tempdir().unwrap();
-    let github = SimulatedGitHub::start(directory.path());
+/// Creates the namespace, the policy, and the variable with the configuration and the token.
+async fn prepare(agent: &Agent, directory: &Path) {
     let nomad = async |args: &[&str]| nomad(agent, args).await;
     nomad(&["namespace", "apply", "nomad/namespace.hcl"]).await;
     nomad(&[
@@ -74,7 +70,7 @@ async fn deployed(agent: &Agent, variables: &[&str], program: &str, command: &[&
         POLICY,
     ])
     .await;
-    let item = |name: &str, file: &str| format!("{name}=@{}", directory.path().join(file).display());
+    let item = |name: &str, file: &str| format!("{name}=@{}", directory.join(file).display());
     let (config, token) = (item("config", "config.yml"), item("token", "token"));
     nomad(&[
         "var",
@@ -88,6 +84,23 @@ async fn deployed(agent: &Agent, variables: &[&str], program: &str, command: &[&
         &token,
     ])
     .await;
+}
+
+/// The secret is not in the daemon's log, the job or its Submission.
+fn assert_no_secret(secret: &str, places: &[(&str, String)]) {
+    for (place, text) in places {
+        assert!(!text.is_empty() && !text.contains(secret), "the token is in the {place}: {text}");
+    }
+}
+
+/// Deploys the bundled job with these variables. It serves three jobs through the task API with the bundled policy,
+/// becomes healthy, leaks nothing and stops at once. `program` is where its task finds it. Returns the output of
+/// `command` in its task.
+async fn deployed(agent: &Agent, variables: &[&str], program: &str, command: &[&str]) -> String {
+    let directory = tempfile::tempdir().unwrap();
+    let github = SimulatedGitHub::start(directory.path());
+    let nomad = async |args: &[&str]| nomad(agent, args).await;
+    prepare(agent, directory.path()).await;
     nomad(&[&["job", "run", "-detach"], variables, &["nomad/githubrunner.nomad.hcl"]].concat()).await;
 
     let ids = nomad(&["job", "allocs", "-namespace", "github", "-t", ALLOCATIONS, "githubrunner"]).await;
@@ -128,12 +141,9 @@ async fn deployed(agent: &Agent, variables: &[&str], program: &str, command: &[&
     assert!(said.contains("3 of 3 jobs served."), "{said}");
     let answer = nomad(&[&exec[..], command].concat()).await;
 
-    // The secret is not in the daemon's log, the job or its Submission.
     let secret = std::fs::read_to_string(directory.path().join("token")).unwrap();
     let inspect = nomad(&["job", "inspect", "-namespace", "github", "githubrunner"]).await;
-    for (place, text) in [("log", text(&logs().await)), ("job", inspect)] {
-        assert!(!text.is_empty() && !text.contains(secret.trim()), "the token is in the {place}: {text}");
-    }
+    assert_no_secret(secret.trim(), &[("log", text(&logs().await)), ("job", inspect)]);
 
     // It ends by itself when it is told to.
     let allocation = format!("/v1/allocation/{}", ids.lines().next().unwrap_or_default());

@@ -20,6 +20,8 @@ mod hostile;
 mod life;
 #[path = "end_to_end/lost.rs"]
 mod lost;
+#[path = "end_to_end/namespaces.rs"]
+mod namespaces;
 #[path = "end_to_end/nomadtools.rs"]
 mod nomadtools;
 #[path = "end_to_end/operators.rs"]

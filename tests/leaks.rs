@@ -49,8 +49,7 @@ async fn whole_life(mode: Mode) {
     let site = Site::start_with(modes::cluster()).await;
     (mode.prepare)(&mut site.world().github);
     let known = Arc::new(Mutex::new(Known::with(&mode.secrets)));
-    let set = |what, kind| site.world().fault = Box::new(Echo::new(Arc::clone(&known), what, kind));
-    set(What::Nothing, Kind::Garbage);
+    set_echo(&site, &known, What::Nothing, Kind::Garbage);
     let config = modes::config(&mode, &site);
     let mut written = String::new();
 
@@ -61,6 +60,31 @@ async fn whole_life(mode: Mode) {
     }
     let job = site.queue(&["nomadtools"], 400);
     site.served(job).await;
+    through_all_failures(&site, &known).await;
+    let job = site.queue(&["nomadtools last"], 300);
+    until(&site, "all is well again", || site.world().github.job(job).unwrap().conclusion.is_some()).await;
+    written.push_str(&daemon.end().await.join("\n"));
+    assert!(
+        written.len() > 100_000 && written.contains("\"level\":\"DEBUG\""),
+        "the log is at its finest: {}",
+        written.len()
+    );
+
+    all_commands(&site, &mode, &config, &known).await;
+    let metadata = std::fs::metadata(site.cache_file()).unwrap();
+    assert_eq!(metadata.permissions().mode() & 0o777, 0o600);
+    written.push_str(&std::fs::read_to_string(site.cache_file()).unwrap());
+
+    check(&site, &mode, &known.lock().unwrap(), &written);
+}
+
+fn set_echo(site: &Site, known: &Arc<Mutex<Known>>, what: What, kind: Kind) {
+    site.world().fault = Box::new(Echo::new(Arc::clone(known), what, kind));
+}
+
+/// Serves a job during each kind of failure.
+async fn through_all_failures(site: &Site, known: &Arc<Mutex<Known>>) {
+    let set = |what, kind| set_echo(site, known, what, kind);
     for kind in Kind::ALL {
         for what in [What::Secrets, What::Effects, What::Everything] {
             let job = site.queue(&["nomadtools"], 300);
@@ -79,16 +103,11 @@ async fn whole_life(mode: Mode) {
             world.touch();
         }
     }
-    let job = site.queue(&["nomadtools last"], 300);
-    until(&site, "all is well again", || site.world().github.job(job).unwrap().conclusion.is_some()).await;
-    written.push_str(&daemon.end().await.join("\n"));
-    assert!(
-        written.len() > 100_000 && written.contains("\"level\":\"DEBUG\""),
-        "the log is at its finest: {}",
-        written.len()
-    );
+}
 
-    // Each command, also while the servers echo what they know.
+/// Runs each command, also while the servers echo what they know.
+async fn all_commands(site: &Site, mode: &Mode, config: &str, known: &Arc<Mutex<Known>>) {
+    let set = |what, kind| set_echo(site, known, what, kind);
     for (what, kind) in [
         (What::Nothing, Kind::Garbage),
         (What::Everything, Kind::Status(500)),
@@ -96,10 +115,10 @@ async fn whole_life(mode: Mode) {
     ] {
         set(what, kind);
         for command in COMMANDS {
-            let mut program = program(&site);
+            let mut program = program(site);
             program
                 .arg("-c")
-                .arg(site.write_config(&config))
+                .arg(site.write_config(config))
                 .args(["-vv", "--log-format", "json"])
                 .args(*command);
             let output =
@@ -113,15 +132,14 @@ async fn whole_life(mode: Mode) {
             }
         }
     }
-    let metadata = std::fs::metadata(site.cache_file()).unwrap();
-    assert_eq!(metadata.permissions().mode() & 0o777, 0o600);
-    written.push_str(&std::fs::read_to_string(site.cache_file()).unwrap());
+}
 
-    let known = known.lock().unwrap();
+/// No secret is where it does not belong.
+fn check(site: &Site, mode: &Mode, known: &Known, written: &str) {
     for kind in mode.kinds {
         assert!(known.kinds.contains(kind), "{}: no {kind} was ever seen: {:?}", mode.name, known.kinds);
     }
-    assert_eq!(known.found_in(&written, &[]), None, "{}: log, arguments or cache", mode.name);
+    assert_eq!(known.found_in(written, &[]), None, "{}: log, arguments or cache", mode.name);
     // What was sent to Nomad and GitHub apart from headers and jobs' variables.
     assert!(known.sent.len() > 10);
     for (request, body) in &known.sent {

@@ -11,8 +11,9 @@ use std::{
 
 use githubrunner::{
     model::{
-        Action, Asks, Cap, GroupKey, Hold, HoldReason, JobId, Labels, NomadView, Observation, Orphan,
-        Ownership, Plan, RemoveOrphan, RepositoryId, Runner, RunnerMeta, RunnerState, Subject, Timestamp,
+        Action, Asks, Cap, Done, GroupKey, Hold, HoldReason, JobId, Labels, NomadView, Observation, Orphan,
+        Outcome, Ownership, Plan, RemoveOrphan, Report, RepositoryId, Runner, RunnerMeta, RunnerState,
+        RunnerVariable, Subject, Timestamp,
     },
     status::{Counter, Deed, Exchange, Exposition, Rate, Seen, Status},
 };
@@ -25,6 +26,7 @@ fn waiting() -> Runner {
     let asks = Asks { cpu: 500, cores: 1, memory: 2, node_pool: "gpu".to_owned() };
     Runner {
         name: "r".to_owned(),
+        namespace: None,
         ownership: Ownership::Ours,
         meta: RunnerMeta { asks: Some(asks), ..RunnerMeta::default() },
         state: RunnerState::Pending,
@@ -47,11 +49,12 @@ fn waiting() -> Runner {
 fn status() -> Status {
     let status = Status::new(Duration::from_secs(60));
     let remove = RemoveOrphan {
-        orphan: Orphan::Variable { name: "r".to_owned() },
+        orphan: Orphan::Variable(RunnerVariable { namespace: None, name: "r".to_owned() }),
         repository: None,
         seen: Duration::ZERO,
     };
-    let deed = Deed::new(&Action::RemoveOrphan(remove), "done", "done", false);
+    let outcome = Outcome::Done(Done::Performed);
+    let deed = Deed::new(&Report { action: Action::RemoveOrphan(remove), outcome });
     let subject = Subject::Job { repository: "acme/widgets".to_owned(), id: JobId(1), labels: String::new() };
     let hold = Hold { subject, reason: HoldReason::Cap { cap: Cap::All, limit: 1 } };
     let group = GroupKey { repository: RepositoryId(1), labels: Labels::new(["nomadtools"]) };
@@ -68,6 +71,7 @@ fn status() -> Status {
         runners: vec![waiting()],
         foreign: Vec::new(),
         variables: BTreeSet::new(),
+        unseen: std::collections::BTreeMap::new(),
     };
     let rate = Rate {
         credential: "token".to_owned(),

@@ -6,7 +6,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use bytes::Bytes;
-use githubrunner_sim::nomad::{Exit, Node, Nomad, Options, TaskEvent};
+use githubrunner_sim::nomad::{Exit, Node, Nomad, Options, Processes, TaskEvent};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -525,7 +525,7 @@ fn without_a_leader_everything_is_refused_and_nothing_placed() {
     let mut world = World::new(Options::default());
     running(&mut world, "r-1", 100, "");
     world.register(&runner("r-2", 100, ""));
-    world.nomad.set_leader(false, world.now);
+    world.nomad.lose_leader(world.now);
     world.pass(2_000);
     for (method, path) in [("GET", "/v1/jobs"), ("DELETE", "/v1/job/r-1"), ("GET", "/v1/vars")] {
         assert_eq!(world.ask(method, path, None), (500, json!("No cluster leader")));
@@ -533,11 +533,11 @@ fn without_a_leader_everything_is_refused_and_nothing_placed() {
     assert_eq!(world.ask("GET", "/v1/agent/health", None).0, 200);
     assert_eq!(world.ask("GET", "/v1/status/leader", None).1, json!(""));
     assert!(world.nomad.allocations().all(|a| a.job_id == "r-1"));
-    world.nomad.set_leader(true, world.now);
+    world.nomad.elect_leader(world.now);
     world.pass(1_100);
     assert_eq!(world.allocation("r-2").0, "pending");
     // Five minutes only kill a task that keeps reading: with `once` it does not.
-    world.nomad.set_leader(false, world.now);
+    world.nomad.lose_leader(world.now);
     world.pass(400_000);
     assert_eq!(world.nomad.live_tasks().len(), 1);
 }
@@ -550,12 +550,12 @@ fn a_template_without_once_does_not_survive_five_minutes_without_servers() {
     world.pass(50);
     secret(&mut world, "r-1");
     world.pass(600);
-    world.nomad.set_leader(false, world.now);
+    world.nomad.lose_leader(world.now);
     world.pass(299_000);
     assert_eq!(world.nomad.live_tasks().len(), 1);
     world.pass(3_000);
     assert!(world.nomad.live_tasks().is_empty());
-    world.nomad.set_leader(true, world.now);
+    world.nomad.elect_leader(world.now);
     world.pass(500);
     assert_eq!(world.allocation("r-1").0, "failed");
 }
@@ -583,7 +583,7 @@ fn an_agent_that_restarts_empty_has_forgotten_everything() {
     let mut world = World::new(Options::default());
     running(&mut world, "r-1", 100, "");
     let before = world.nomad.index();
-    world.nomad.restart_empty(false, world.now);
+    world.nomad.restart_empty(Processes::End, world.now);
     assert!(world.nomad.index() < before);
     assert_eq!(world.nomad.jobs().count() + world.nomad.variables().count(), 0);
     assert!(world.nomad.live_tasks().is_empty());

@@ -234,6 +234,27 @@ fn tasks(job: &mut Value) -> &mut Value {
 #[test]
 fn an_agent_without_acls() {
     let mut world = World::new(Options::default());
+    requests_without_jobs(&mut world);
+    jobs_of_the_recordings(&mut world);
+    // The eighth needs its 2 s, and 5 s more to be killed.
+    world.nomad.set_kill_delay(Duration::from_secs(60));
+    world.pass(7_500);
+    world.nomad.set_kill_delay(Duration::from_secs(1));
+    lists_and_refusals(&mut world);
+    stops_and_purges(&mut world);
+    variables(&mut world);
+    world.play("namespace-create");
+    // A task that runs out of memory.
+    world.put("/v1/jobs", &json!({"Job": job("ghr-o-r-000000oom1")}));
+    world.pass(500);
+    let allocation = world.nomad.allocations().find(|a| a.job_id == "ghr-o-r-000000oom1").unwrap().id.clone();
+    world.nomad.exit_task(&allocation, Exit::oom(), world.now);
+    world.pass(500);
+    world.play("allocations-oom");
+    world.finish();
+}
+
+fn requests_without_jobs(world: &mut World) {
     for name in [
         "namespaces",
         "namespace-missing",
@@ -268,7 +289,10 @@ fn an_agent_without_acls() {
     ] {
         world.play(name);
     }
-    // Eight jobs of ours and a foreign one, as in the recordings' README.
+}
+
+/// Eight jobs of ours and a foreign one, as in the recordings' README.
+fn jobs_of_the_recordings(world: &mut World) {
     let failure = StartFailure {
         kind: "Driver Failure".into(),
         message: "failed to launch command with executor: rpc error: code = Unknown desc = binary \"/nonexistent\" could not be found".into(),
@@ -311,10 +335,9 @@ fn an_agent_without_acls() {
         evaluations.as_array_mut().map(|list| list.len()),
         blocked["response"]["json"].as_array().map(Vec::len)
     );
-    // The eighth needs its 2 s, and 5 s more to be killed.
-    world.nomad.set_kill_delay(Duration::from_secs(60));
-    world.pass(7_500);
-    world.nomad.set_kill_delay(Duration::from_secs(1));
+}
+
+fn lists_and_refusals(world: &mut World) {
     for name in [
         "job-get",
         "job-get-missing",
@@ -343,6 +366,9 @@ fn an_agent_without_acls() {
     ] {
         world.play(name);
     }
+}
+
+fn stops_and_purges(world: &mut World) {
     world.pass(40);
     world.play("allocations-just-stopped");
     world.play("jobs-list-just-stopped");
@@ -356,16 +382,6 @@ fn an_agent_without_acls() {
     world.pass(300);
     world.play("allocations-finished-then-stopped");
     world.play("register-dead-conflict");
-    variables(&mut world);
-    world.play("namespace-create");
-    // A task that runs out of memory.
-    world.put("/v1/jobs", &json!({"Job": job("ghr-o-r-000000oom1")}));
-    world.pass(500);
-    let allocation = world.nomad.allocations().find(|a| a.job_id == "ghr-o-r-000000oom1").unwrap().id.clone();
-    world.nomad.exit_task(&allocation, Exit::oom(), world.now);
-    world.pass(500);
-    world.play("allocations-oom");
-    world.finish();
 }
 
 fn variables(world: &mut World) {

@@ -340,7 +340,7 @@ impl World {
     }
 
     pub fn moment(&self) -> Moment {
-        Duration::from_secs(self.now)
+        Moment::after_start(Duration::from_secs(self.now))
     }
 }
 

@@ -36,13 +36,15 @@ impl World {
     }
 
     pub fn nomad_view(&self) -> NomadView {
+        let variable = |name: &String| RunnerVariable { namespace: None, name: name.clone() };
         let runners = self.tasks.iter().map(|(name, task)| self.runner(name, task)).collect();
         NomadView {
             now: at(self.now),
             deployment: DEPLOYMENT.to_owned(),
             runners,
             foreign: Vec::new(),
-            variables: self.variables.clone(),
+            variables: self.variables.iter().map(variable).collect(),
+            unseen: std::collections::BTreeMap::new(),
         }
     }
 
@@ -73,6 +75,7 @@ impl World {
         let blocked = || Blocked { exhausted: task.fits(), reason: "no room".to_owned() };
         Runner {
             name: name.to_owned(),
+            namespace: None,
             ownership: Ownership::Ours,
             meta: task.meta.clone(),
             state,
@@ -86,6 +89,8 @@ impl World {
             allocation: task.placed.map(|placed| Allocation {
                 id: "a".to_owned(),
                 node: "n".to_owned(),
+                node_id: "n".to_owned(),
+                draining: false,
                 created_at: at(placed),
             }),
             started_at: task.started.map(at),

@@ -5,11 +5,7 @@ use std::{
     time::Duration,
 };
 
-use githubrunner::{
-    config::{Class, ScopeSetting},
-    model::*,
-    plan::Policy,
-};
+use githubrunner::{config::Class, model::*, plan::Policy};
 
 use super::{Asks, Seen, secs};
 
@@ -45,7 +41,10 @@ pub struct Facts<'a> {
     /// The last sighting of each job, by ID, with its repository.
     pub jobs: BTreeMap<JobId, (&'a RepositoryView, &'a WorkflowJob)>,
     pub busy: BTreeSet<&'a str>,
+    /// Those in a namespace that was read.
     runners: BTreeMap<&'a str, (&'a Runner, Option<usize>)>,
+    /// Those in a namespace that could not be read, as they were last seen.
+    unseen: Vec<&'a Runner>,
     groups: Vec<(Group, Known<'a>)>,
 }
 
@@ -62,6 +61,7 @@ impl<'a> Facts<'a> {
             jobs: BTreeMap::new(),
             busy: BTreeSet::new(),
             runners: BTreeMap::new(),
+            unseen: Vec::new(),
             groups: Vec::new(),
         };
         for view in seen.observation.repositories.values() {
@@ -92,9 +92,16 @@ impl<'a> Facts<'a> {
             let labels = runner.meta.labelsstr.split(',');
             let group = facts.view(runner).map(|view| (view.repository.id, key(labels)));
             let at = group.map(|group| number(&mut facts.groups, group));
-            facts.runners.insert(&runner.name, (runner, at));
+            let is_unseen = facts.is_unseen(runner.namespace.as_ref());
+            match is_unseen {
+                true => facts.unseen.push(runner),
+                false => drop(facts.runners.insert(&runner.name, (runner, at))),
+            }
             let Some(at) = at.filter(|_| !facts.is_shared(runner)) else { continue };
             facts.groups[at].1.live += usize::from(runner.state != RunnerState::Dead);
+            if is_unseen {
+                continue;
+            }
             if facts.supplies(runner) && facts.warm(runner).is_none() {
                 facts.groups[at].1.supply.push(runner);
             }
@@ -120,7 +127,7 @@ impl<'a> Facts<'a> {
 
     /// How long ago this was, by our own clock.
     pub fn since(&self, moment: Moment) -> Duration {
-        self.seen.now.saturating_sub(moment)
+        self.seen.now.since(moment)
     }
 
     pub fn now(&self) -> Moment {
@@ -153,28 +160,55 @@ impl<'a> Facts<'a> {
         self.groups.iter().find(|(other, _)| other == group).map(|(_, known)| known)
     }
 
+    /// The runners in the namespaces that were read.
     pub fn runners(&self) -> impl Iterator<Item = &'a Runner> {
         self.runners.values().map(|(runner, _)| *runner)
     }
 
-    /// Whether a variable has this name.
-    pub fn has_variable(&self, name: &str) -> bool {
-        self.nomad().is_some_and(|nomad| nomad.variables.contains(name))
+    /// The runners in the namespaces that could not be read, as they were last seen.
+    pub fn unseen(&self) -> impl Iterator<Item = &'a Runner> {
+        self.unseen.iter().copied()
     }
 
-    /// Whether a variable or a foreign job has this name.
-    pub fn is_taken(&self, name: &str) -> bool {
+    /// All runners that count against the caps, if they live.
+    pub fn counted(&self) -> impl Iterator<Item = &'a Runner> {
+        self.runners().chain(self.unseen())
+    }
+
+    /// Whether a namespace could not be read.
+    pub fn is_unseen(&self, namespace: Option<&Namespace>) -> bool {
+        self.nomad().is_some_and(|nomad| nomad.unseen.keys().any(|unseen| unseen.as_ref() == namespace))
+    }
+
+    /// The namespace of a class's runners.
+    pub fn namespace_of(&self, class: Option<&str>) -> Option<&'a Namespace> {
+        self.class_named(class?)?.nomad.namespace.as_ref()
+    }
+
+    /// Whether nothing starts for a job because its class's namespace could not be read.
+    pub fn is_held_by_its_namespace(&self, view: &RepositoryView, job: &WorkflowJob) -> bool {
+        let class = self.class_of_job(view, job);
+        self.is_unseen(class.and_then(|class| class.nomad.namespace.as_ref()))
+    }
+
+    /// Whether a variable in this namespace, or a foreign job, has this name.
+    pub fn is_taken(&self, namespace: Option<&Namespace>, name: &str) -> bool {
         let is_foreign = |nomad: &NomadView| {
             let is_known = |foreign: &&Foreign| foreign.reason != ForeignReason::Unreadable;
             nomad.foreign.iter().filter(is_known).any(|foreign| foreign.name == name)
         };
-        self.has_variable(name) || self.nomad().is_some_and(is_foreign)
+        let has_variable = |nomad: &NomadView| {
+            nomad.variables.iter().any(|one| one.name == name && one.namespace.as_ref() == namespace)
+        };
+        self.nomad().is_some_and(|nomad| has_variable(nomad) || is_foreign(nomad))
     }
 
-    /// The name of a runner.
-    pub fn name(&self, repository: &Repository, purpose: impl Into<Purpose>, attempt: u32) -> String {
+    /// The name of the same start with another number.
+    pub fn name(&self, start: &Start, attempt: u32) -> String {
         let deployment = self.nomad().map_or("", |nomad| &nomad.deployment);
-        runner_name(&self.policy().prefix, deployment, repository, purpose, attempt)
+        let namespace = self.namespace_of(start.class.as_deref());
+        let repository = start.repository.full_name();
+        runner_name(&self.policy().prefix, deployment, namespace, &repository, start.purpose.clone(), attempt)
     }
 
     pub fn runner(&self, name: &str) -> Option<&'a Runner> {
@@ -227,7 +261,7 @@ impl<'a> Facts<'a> {
 
     /// How many runners are not dead.
     pub fn live(&self) -> usize {
-        self.runners().filter(|runner| runner.state != RunnerState::Dead).count()
+        self.counted().filter(|runner| runner.state != RunnerState::Dead).count()
     }
 
     /// What it was started as, if it is a warm runner.
@@ -241,7 +275,7 @@ impl<'a> Facts<'a> {
     /// Whether runners of this class register at organizations.
     pub fn is_of_organization(&self, class: Option<&Class>) -> bool {
         let scope = class.and_then(|class| class.scope);
-        scope.map_or(self.policy().organization, |scope| scope == ScopeSetting::Organization)
+        scope.unwrap_or(self.policy().level) == RunnerLevel::Organization
     }
 
     /// Whether it is a warm runner of an organization, which belongs to none of its repositories.
@@ -278,7 +312,7 @@ impl<'a> Facts<'a> {
     /// Whether verifications did not find it for ten minutes, from the first to the last.
     pub fn is_unregistered(&self, runner: &Runner) -> bool {
         let Some(presence) = self.memory().presence.get(&runner.name) else { return false };
-        presence.absent_since.is_some_and(|since| presence.checked_at.saturating_sub(since) >= secs(600))
+        presence.absent_since.is_some_and(|since| presence.checked_at.since(since) >= secs(600))
     }
 
     /// Whether no job can reach it. A runner that registers itself may have another name at GitHub, and counts
@@ -337,10 +371,10 @@ impl<'a> Facts<'a> {
     /// How many runners of a class are not dead: in one repository, or in all.
     pub fn live_of_class(&self, class: Option<&str>, within: Option<RepositoryId>) -> usize {
         let of_class = |runner: &&Runner| self.class_of(runner).map(|class| class.name.as_str()) == class;
-        let live = self.runners().filter(|runner| runner.state != RunnerState::Dead).filter(of_class);
-        let is_within = |runner: &&'a Runner| {
-            let is_of = |id| self.group(runner).is_some_and(|group| group.0 == id) && !self.is_shared(runner);
-            within.is_none_or(is_of)
+        let live = self.counted().filter(|runner| runner.state != RunnerState::Dead).filter(of_class);
+        let is_within = |runner: &&Runner| {
+            let is_of = |id| self.view(runner).is_some_and(|view| view.repository.id == id);
+            within.is_none_or(|id| is_of(id) && !self.is_shared(runner))
         };
         live.filter(is_within).count()
     }
@@ -388,7 +422,7 @@ impl<'a> Facts<'a> {
 
     /// The newest attempt of a job.
     pub fn newest(&self, job_id: JobId) -> Option<&'a Runner> {
-        self.runners()
+        self.counted()
             .filter(|runner| runner.meta.job_id() == Some(job_id))
             .max_by(|a, b| a.meta.attempt.cmp(&b.meta.attempt).then(b.name.cmp(&a.name)))
     }

@@ -140,7 +140,8 @@ pub fn nothing_that_runs_is_stopped_without_consent_and_nothing_busy_at_all(
         }
         prop_assert_eq!(stop.registration, runner.registration());
         let repository = facts.view(runner).map(|view| view.repository.id);
-        prop_assert_eq!(Some(stop.repository.id), repository);
+        prop_assert!(repository.is_some());
+        prop_assert_eq!(stop.repository.as_ref().and_then(|named| named.id), repository);
     }
     Ok(())
 }
@@ -157,6 +158,12 @@ pub fn what_is_not_ours_is_touched_only_when_dead(facts: &Facts, plan: &Plan) ->
     Ok(())
 }
 
+/// The listing of the repository in which a Stop's runner is registered.
+fn listing_of<'a>(facts: &Facts<'a>, stop: &Stop) -> Option<&'a Listing> {
+    let id = stop.repository.as_ref()?.id?;
+    facts.observation().repositories.get(&id).map(|view| &view.listing)
+}
+
 pub fn what_was_not_seen_in_this_pass_neither_starts_nor_stops(facts: &Facts, plan: &Plan) -> Checked {
     let views = &facts.observation().repositories;
     for start in starts(plan) {
@@ -168,7 +175,7 @@ pub fn what_was_not_seen_in_this_pass_neither_starts_nor_stops(facts: &Facts, pl
     }
     for stop in stops(plan) {
         let runner = facts.runner_of(&stop.name)?;
-        match (views.get(&stop.repository.id).map(|view| &view.listing), &stop.reason) {
+        match (listing_of(facts, stop), &stop.reason) {
             (Some(Listing::Fresh { complete: true, .. }), _) => {}
             // Neither depends on what a listing lacks.
             (
@@ -176,13 +183,15 @@ pub fn what_was_not_seen_in_this_pass_neither_starts_nor_stops(facts: &Facts, pl
                 StopReason::Spent
                 | StopReason::Yield { .. }
                 | StopReason::NotStarting { .. }
+                | StopReason::NodeDrains { .. }
                 | StopReason::Warm(WarmEnd::Fails { .. })
                 | StopReason::MaxRunDuration { .. },
             ) => {}
             (Some(Listing::Fresh { .. }), StopReason::MakeRoom { .. }) if facts.warm(runner).is_some() => {}
             (Some(Listing::Gone { since }), StopReason::RepositoryGone) => {
                 // An organization can say whether it is busy.
-                let asked = facts.policy().organization && stop.consent == Consent::GitHub;
+                let asked =
+                    facts.policy().level == RunnerLevel::Organization && stop.consent == Consent::GitHub;
                 let over = runner.spent && !runner.ending;
                 prop_assert!(!runner.started || over || asked, "{} has started", stop.name);
                 prop_assert!(facts.since(*since) >= secs(3600), "{} so soon", stop.name);
@@ -206,6 +215,48 @@ pub fn nothing_is_done_while_nomad_is_unseen(facts: &Facts, plan: &Plan) -> Chec
     Ok(())
 }
 
+/// Each action goes to the namespace of its class or runner. In a namespace that could not be read, nothing starts,
+/// stops, gets credentials or is removed, and its queued jobs and its runners have a hold that says so. Nothing else is
+/// held for that reason. A registration whose runner may be there stays, too.
+pub fn an_unseen_namespace_costs_only_its_classes(facts: &Facts, plan: &Plan) -> Checked {
+    let Some(nomad) = facts.nomad() else { return Ok(()) };
+    for action in &plan.actions {
+        let own = match action {
+            Action::Start(start) => facts.namespace_of(start.class.as_deref()),
+            Action::VerifyRegistration(_) | Action::RemoveOrphan(_) => action.namespace(),
+            _ => facts.runner_of(action.runner())?.namespace.as_ref(),
+        };
+        prop_assert_eq!(action.namespace(), own, "{}", action);
+        let needs_nomad = !matches!(action, Action::VerifyRegistration(_));
+        prop_assert!(!needs_nomad || !facts.is_unseen(action.namespace()), "{} is not seen", action);
+    }
+    let unseen = |reason: &HoldReason| matches!(reason, HoldReason::NamespaceUnseen { .. });
+    for runner in facts.unseen() {
+        let about = plan.actions.iter().find(|action| action.runner() == runner.name);
+        prop_assert!(about.is_none(), "{:?} although it is not seen", about);
+        prop_assert!(runner_holds(plan, &runner.name).any(unseen), "nobody says why {} waits", runner.name);
+    }
+    for runner in facts.runners() {
+        prop_assert!(!runner_holds(plan, &runner.name).any(unseen), "{} is seen", runner.name);
+    }
+    for (group, jobs) in facts.demand() {
+        let view = &facts.observation().repositories[&group.0];
+        let fresh = matches!(view.listing, Listing::Fresh { .. });
+        let supply = facts.supply(group);
+        for job in jobs {
+            let held = facts.is_held_by_its_namespace(view, job);
+            let told = job_holds(plan, job.id).any(unseen);
+            let served = supply.iter().any(|runner| runner.meta.job_id() == Some(job.id));
+            prop_assert!(held || !told, "job {} waits for another class's namespace", job.id);
+            let missing = jobs.len() > supply.len() && !served;
+            prop_assert!(told || !held || !fresh || !missing, "nobody says why job {} waits", job.id);
+        }
+    }
+    let registrations = plan.orphans.iter().filter(|orphan| matches!(orphan, Orphan::Registration { .. }));
+    prop_assert!(nomad.unseen.is_empty() || registrations.count() == 0, "its runner may be there");
+    Ok(())
+}
+
 /// Whichever runner is stopped, and why.
 pub fn a_group_never_starts_and_stops_in_one_plan(facts: &Facts, plan: &Plan) -> Checked {
     let stopping: BTreeSet<&Group> =
@@ -220,10 +271,12 @@ pub fn each_job_starts_one_runner_under_the_next_number(facts: &Facts, plan: &Pl
     let mut job_ids = BTreeSet::new();
     for (job_id, start) in job_starts(plan) {
         prop_assert!(job_ids.insert(job_id), "job {} twice", job_id);
-        let attempts = facts.runners().filter(|runner| runner.meta.job_id() == Some(job_id));
+        let attempts = facts.counted().filter(|runner| runner.meta.job_id() == Some(job_id));
         let highest = attempts.map(|runner| runner.meta.attempt.unwrap_or(1)).max().unwrap_or(0);
         // A name is skipped if its variable still exists, or a foreign job has it.
-        let is_taken = |attempt| facts.is_taken(&facts.name(&start.repository, job_id, attempt));
+        let namespace = facts.namespace_of(start.class.as_deref());
+        let is_taken = |attempt| facts.is_taken(namespace, &facts.name(start, attempt));
+        prop_assert_eq!(&start.name, &facts.name(start, start.attempt));
         prop_assert!(start.attempt > highest || highest == u32::MAX, "{}", start.name);
         prop_assert!((highest.saturating_add(1)..start.attempt).all(is_taken), "{}", start.name);
         prop_assert!(!is_taken(start.attempt) || start.attempt == u32::MAX, "{}", start.name);
@@ -271,12 +324,15 @@ pub fn waits_are_obeyed(facts: &Facts, plan: &Plan) -> Checked {
     }
     // There is no longer wait either.
     for hold in &plan.holds {
-        let (Subject::Job { id, .. }, HoldReason::Attempts { attempt, wait }) = (&hold.subject, &hold.reason)
+        let (Subject::Job { id, .. }, HoldReason::Attempts { attempt, wait, ended }) =
+            (&hold.subject, &hold.reason)
         else {
             continue;
         };
         let last = facts.newest(*id);
         let last = last.ok_or_else(|| TestCaseError::fail(format!("the first attempt waits: {hold}")))?;
+        let finish = last.finish.as_ref().filter(|_| last.state == RunnerState::Dead);
+        prop_assert_eq!(ended, &finish.map(ToString::to_string), "{}", hold);
         prop_assert_eq!(*attempt, last.meta.attempt.unwrap_or(1).saturating_add(1));
         let rule = wait_after(last.meta.attempt.unwrap_or(1).into());
         prop_assert_eq!(*wait + over_for(facts, last), rule, "{}", hold);

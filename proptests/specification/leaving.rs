@@ -210,6 +210,26 @@ pub fn what_does_not_start_in_time_is_stopped(facts: &Facts, plan: &Plan) -> Che
     Ok(())
 }
 
+/// A node that is being drained is left by every runner without a job that GitHub may list, and by no other.
+pub fn draining_nodes_are_left_by_runners_without_a_job(facts: &Facts, plan: &Plan) -> Checked {
+    use RunnerState::{Running, Starting, Waiting};
+    for runner in facts.runners() {
+        let draining = runner.allocation.as_ref().is_some_and(|allocation| allocation.draining);
+        let due = draining
+            && matches!(runner.state, Waiting | Starting | Running)
+            && facts.ours(runner)
+            && !facts.is_busy(runner)
+            && !facts.absent(runner)
+            && facts.fresh(runner).is_some()
+            && !facts.waits_after_failure(&runner.name);
+        prop_assert!(!due || is_stopped(plan, &runner.name), "{} stays on a draining node", runner.name);
+        let for_this = stops(plan)
+            .any(|stop| stop.name == runner.name && matches!(stop.reason, StopReason::NodeDrains { .. }));
+        prop_assert!(!for_this || due, "{} is stopped although it may stay", runner.name);
+    }
+    Ok(())
+}
+
 /// A busy runner is stopped with its job, half a minute after its limit. If Nomad knows the limit, it stops the runner
 /// first. The end is announced before.
 pub fn what_runs_for_too_long_is_announced_and_then_stopped(facts: &Facts, plan: &Plan) -> Checked {
@@ -242,7 +262,7 @@ pub fn runners_of_a_repository_gone_for_an_hour_go_if_they_never_started(
         let unstarted = matches!(runner.state, Pending | Waiting | Starting)
             && (!runner.started || runner.spent && !runner.ending);
         // An organization can say whether it is busy.
-        let asked = facts.policy().organization && runner.state == Running;
+        let asked = facts.policy().level == RunnerLevel::Organization && runner.state == Running;
         let due = (unstarted || asked)
             && !facts.is_busy(runner)
             && facts.since(*since) >= secs(3600)

@@ -73,6 +73,7 @@ macro_rules! properties {
             what_is_not_ours_is_touched_only_when_dead,
             what_was_not_seen_in_this_pass_neither_starts_nor_stops,
             nothing_is_done_while_nomad_is_unseen,
+            an_unseen_namespace_costs_only_its_classes,
             a_group_never_starts_and_stops_in_one_plan,
             each_job_starts_one_runner_under_the_next_number,
             names_are_unique_valid_and_always_the_same,
@@ -102,6 +103,7 @@ macro_rules! properties {
             an_unregistered_runner_is_let_go_after_ten_minutes_of_verifications,
             what_is_spent_goes_and_is_never_issued_again,
             what_does_not_start_in_time_is_stopped,
+            draining_nodes_are_left_by_runners_without_a_job,
             what_runs_for_too_long_is_announced_and_then_stopped,
             runners_of_a_repository_gone_for_an_hour_go_if_they_never_started,
         }

@@ -300,7 +300,7 @@ pub fn refused_starts_are_held_for_ten_minutes(lesson: &Lesson) -> Checked {
     if lesson.observation.nomad.is_none() {
         return Ok(());
     }
-    let mut expected: BTreeMap<GroupKey, Duration> =
+    let mut expected: BTreeMap<GroupKey, Moment> =
         lesson.before().refused.iter().map(|(group, refusal)| (group.clone(), refusal.until)).collect();
     for report in lesson.reports {
         match (&report.action, &report.outcome) {

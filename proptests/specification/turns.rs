@@ -28,7 +28,7 @@ impl<'a> Shares<'a> {
         for id in facts.observation().repositories.keys() {
             has.repositories.entry(*id).or_default().1 = facts.memory().last_start.get(id).copied();
         }
-        for runner in facts.runners().filter(|runner| facts.warm(runner).is_none()) {
+        for runner in facts.counted().filter(|runner| facts.warm(runner).is_none()) {
             let class = facts.class_of(runner).map(|class| class.name.as_str());
             let repository = facts.view(runner).map(|view| view.repository.id);
             let of_repository = repository.map(|id| has.repositories.entry(id).or_default());
@@ -117,6 +117,7 @@ fn claims(facts: &Facts, plan: &Plan) -> Vec<JobId> {
             .copied()
             .filter(|job| !supply.iter().any(|runner| runner.meta.job_id() == Some(job.id)))
             .filter(|job| facts.live_attempts(job.id) < 2 && !next_attempt_waits(facts, job.id))
+            .filter(|job| !facts.is_held_by_its_namespace(view, job))
             .collect();
         jobs.sort_by_key(|job| (job.created_at, job.id));
         claims.extend(jobs.iter().take(missing).map(|job| job.id).filter(|id| !plan.left.contains(id)));

@@ -7,8 +7,6 @@
 //! to where they go, [`fault`] decides which requests go wrong, and [`clock`] is the
 //! only source of time. [`stand_in`] is a runner process for a real Nomad.
 
-#![warn(clippy::too_many_lines)]
-
 pub mod carrier;
 pub mod clock;
 pub mod github;

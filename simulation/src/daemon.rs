@@ -15,6 +15,7 @@ use std::{
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use githubrunner::{
+    apply::ApplyMode,
     config::{Config, Hours, RepoEntry, RerunLost, WarmEntry},
     daemon::{Daemon, Ended, Signals},
     github::{self, Auth, CacheStore, GitHub, Key},
@@ -338,7 +339,7 @@ impl Maker {
             Arc::clone(&self.left_out),
         );
         let Parts { github, nomad, renderer } = parts;
-        let daemon = Daemon::new(config, github, nomad, renderer, false).witnessed_by(witness);
+        let daemon = Daemon::new(config, github, nomad, renderer, ApplyMode::Perform).witnessed_by(witness);
         let inbox = Inbox::open(&self.inboxes, self.sender.0, daemon.hints());
         let life = async move {
             let (mut daemon, mut again, _inbox) = (daemon, again, inbox);
@@ -412,6 +413,7 @@ impl Maker {
             token: Some(Secret::new(NOMAD_TOKEN)),
             max_body: MAX_BODY,
             seed,
+            elsewhere: self.config.elsewhere(),
             ..nomad::Options::new(endpoint_of(Side::Nomad, "nomad.test"), NAMESPACE, PREFIX, META)
         };
         let nomad = Nomad::new(options, deployment_id(&mut StdRng::seed_from_u64(seed))).unwrap();

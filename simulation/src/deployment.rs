@@ -2,10 +2,13 @@
 
 use std::collections::BTreeSet;
 
+use bytes::Bytes;
 use githubrunner_sim::{
     github::{Reach, Token},
     nomad,
+    world::World,
 };
+use hyper::Request;
 use serde_json::Value;
 
 /// The long-lived token, which must not appear anywhere.
@@ -22,6 +25,8 @@ pub const GROUP: &str = "Simulated ones";
 pub const NOMAD_TOKEN: &str = "5ec4e7aa-70ce-4e57-9a3b-0123456789ab";
 /// The namespace of the runners' jobs.
 pub const NAMESPACE: &str = "runners";
+/// The namespace of a class's runners.
+pub const ELSEWHERE: &str = "others";
 /// `jobprefix`.
 pub const PREFIX: &str = "sim";
 /// The Meta key.
@@ -73,9 +78,36 @@ impl Place {
         }
     }
 
+    /// Whether runners may be in this namespace.
+    pub fn covers(&self, namespace: &str) -> bool {
+        namespace == self.namespace || namespace == ELSEWHERE
+    }
+
+    /// The job with this ID, in whichever namespace it is.
+    pub fn job<'w>(&self, world: &'w World, name: &str) -> Option<&'w nomad::Job> {
+        world.nomad.job(&self.namespace, name).or_else(|| world.nomad.job(ELSEWHERE, name))
+    }
+
+    /// The namespace of this job.
+    pub fn namespace_of(&self, world: &World, name: &str) -> &str {
+        if world.nomad.job(ELSEWHERE, name).is_some() { ELSEWHERE } else { &self.namespace }
+    }
+
+    /// A runner's variable, in whichever namespace it is.
+    pub fn variable<'w>(&self, world: &'w World, name: &str) -> Option<&'w nomad::Variable> {
+        let path = format!("nomad/jobs/{name}");
+        world.nomad.variable(&self.namespace, &path).or_else(|| world.nomad.variable(ELSEWHERE, &path))
+    }
+
     pub fn ours(&self, name: &str) -> bool {
         name.starts_with(&self.prefix) && !self.foreign.contains(name) && !is_strange(name)
     }
+}
+
+/// Whether a request is about the namespace of one class's runners.
+pub fn is_elsewhere(request: &Request<Bytes>) -> bool {
+    let namespace = format!("namespace={ELSEWHERE}");
+    request.uri().query().is_some_and(|query| query.split('&').any(|pair| pair == namespace))
 }
 
 /// Whether a neighbour created a job to be taken for ours, or to be in the way.

@@ -259,15 +259,23 @@ pub enum Broken {
     NeverStarts,
 }
 
+/// What limits the number of runners.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LimitedBy {
+    Cap,
+    Nodes,
+}
+
 /// One repository is broken, with a backlog, and two others have a job now and then. At this cap, or on nodes with room
 /// for as many, each of those is taken in bounded time, and no job has more than two live attempts.
-pub fn one_is_broken(how: Broken, places: usize, capped: bool) -> Outcome {
+pub fn one_is_broken(how: Broken, places: usize, limited_by: LimitedBy) -> Outcome {
     let mut scenario = scenario(70, 3, 1, Duration::from_secs(30));
-    if capped {
-        scenario.settings.caps = [Some(places), None, None];
-    } else {
-        let memory_mb = 2_100 + 500 * places as u64;
-        scenario.nomad.nodes = vec![Node { memory_mb, cpu: 4_000, ..Node::named("node-0") }];
+    match limited_by {
+        LimitedBy::Cap => scenario.settings.caps = [Some(places), None, None],
+        LimitedBy::Nodes => {
+            let memory_mb = 2_100 + 500 * places as u64;
+            scenario.nomad.nodes = vec![Node { memory_mb, cpu: 4_000, ..Node::named("node-0") }];
+        }
     }
     scenario.over = HOUR * 3;
     let short = Duration::from_secs(30);
@@ -313,8 +321,16 @@ pub fn one_is_broken(how: Broken, places: usize, capped: bool) -> Outcome {
     outcome
 }
 
+/// The format of the template.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TemplateFormat {
+    Hcl,
+    Json,
+}
+
 /// A template that fails for some labels is tried ever more rarely, and harms no others.
-pub fn failing_template(json: bool) -> Outcome {
+pub fn failing_template(format: TemplateFormat) -> Outcome {
+    let json = format == TemplateFormat::Json;
     let mut scenario = scenario(50, 2, 1, Duration::from_secs(20));
     scenario.settings.json_template = json;
     scenario.over = HOUR * 6;
@@ -338,9 +354,17 @@ pub fn failing_template(json: bool) -> Outcome {
     outcome
 }
 
-/// What fails for hours is tried ever more rarely, but not too rarely: one job, whose runner cannot be started
-/// (`starts`), or cannot get its secret, for six hours.
-pub fn failing_for_hours(starts: bool) -> Outcome {
+/// The action that fails for hours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failing {
+    Starts,
+    Credentials,
+}
+
+/// What fails for hours is retried ever more rarely, but not too rarely: one job, whose runner cannot be started or get
+/// its credentials for six hours.
+pub fn failing_for_hours(what: Failing) -> Outcome {
+    let starts = what == Failing::Starts;
     let mut scenario = scenario(60, 1, 1, Duration::from_secs(20));
     scenario.over = HOUR * 8;
     let until = HOUR * 6;

@@ -12,7 +12,7 @@ use std::{
 use clap::Parser;
 use githubrunner_simulation::{
     faults::{kind::FaultKind, scenario::Scenario, settings::Mode},
-    long::{self, Broken},
+    long::{self, Broken, Failing, LimitedBy, TemplateFormat},
     run::{How, Outcome, run},
     shrink::{brief, story},
     sweep,
@@ -74,13 +74,23 @@ fn main() -> ExitCode {
         return deaths();
     }
     if arguments.show {
-        let scenario = scenario(arguments.seed, &arguments.faults);
-        let outcome = run(&scenario, How { record: true, ..How::quietly() });
-        println!("{:?}\n{:?}", scenario.faults, scenario.settings);
-        outcome.timeline.iter().for_each(|line| println!("{line}"));
-        outcome.findings.iter().for_each(|finding| println!("FAILED {finding}"));
-        return if outcome.findings.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+        return show(&arguments);
     }
+    search(&arguments)
+}
+
+/// Prints the timeline of one seed.
+fn show(arguments: &Arguments) -> ExitCode {
+    let scenario = scenario(arguments.seed, &arguments.faults);
+    let outcome = run(&scenario, How { record: true, ..How::quietly() });
+    println!("{:?}\n{:?}", scenario.faults, scenario.settings);
+    outcome.timeline.iter().for_each(|line| println!("{line}"));
+    outcome.findings.iter().for_each(|finding| println!("FAILED {finding}"));
+    if outcome.findings.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Runs many seeds, and prints those that fail.
+fn search(arguments: &Arguments) -> ExitCode {
     let threads = arguments
         .threads
         .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, std::num::NonZero::get));
@@ -184,21 +194,27 @@ fn long_life(short: bool, which: &str) -> ExitCode {
             false => long::backlog(500, 50, minute / 2),
         }),
         ("labels that fit nowhere", &long::unplaceable),
-        ("a failing template, HCL", &|| long::failing_template(false)),
-        ("a failing template, JSON", &|| long::failing_template(true)),
-        ("starts that fail for hours", &|| long::failing_for_hours(true)),
-        ("secrets that fail for hours", &|| long::failing_for_hours(false)),
-        ("a repository whose runners are refused", &|| long::one_is_broken(Broken::Refused, 2, true)),
+        ("a failing template, HCL", &|| long::failing_template(TemplateFormat::Hcl)),
+        ("a failing template, JSON", &|| long::failing_template(TemplateFormat::Json)),
+        ("starts that fail for hours", &|| long::failing_for_hours(Failing::Starts)),
+        ("secrets that fail for hours", &|| long::failing_for_hours(Failing::Credentials)),
+        ("a repository whose runners are refused", &|| {
+            long::one_is_broken(Broken::Refused, 2, LimitedBy::Cap)
+        }),
         ("a repository whose runners are refused, on nodes", &|| {
-            long::one_is_broken(Broken::Refused, 2, false)
+            long::one_is_broken(Broken::Refused, 2, LimitedBy::Nodes)
         }),
-        ("a repository whose jobs are not assigned", &|| long::one_is_broken(Broken::Unassigned, 2, true)),
+        ("a repository whose jobs are not assigned", &|| {
+            long::one_is_broken(Broken::Unassigned, 2, LimitedBy::Cap)
+        }),
         ("a repository whose jobs are not assigned, on nodes", &|| {
-            long::one_is_broken(Broken::Unassigned, 2, false)
+            long::one_is_broken(Broken::Unassigned, 2, LimitedBy::Nodes)
         }),
-        ("a repository whose runners never start", &|| long::one_is_broken(Broken::NeverStarts, 2, true)),
+        ("a repository whose runners never start", &|| {
+            long::one_is_broken(Broken::NeverStarts, 2, LimitedBy::Cap)
+        }),
         ("a repository whose runners never start, on nodes", &|| {
-            long::one_is_broken(Broken::NeverStarts, 2, false)
+            long::one_is_broken(Broken::NeverStarts, 2, LimitedBy::Nodes)
         }),
     ];
     let mut well = true;

@@ -48,7 +48,7 @@ pub fn broken_in(pass: &Pass, policy: &Policy, number: u64, asks: fn(&[String]) 
     if pass.observation.nomad.is_none() {
         return Vec::new();
     }
-    let seed = number.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ pass.planned_at.as_nanos() as u64;
+    let seed = number.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ pass.planned_at.since_start().as_nanos() as u64;
     let mut other = Variant {
         observation: pass.observation.clone(),
         policy: policy.clone(),
@@ -109,7 +109,8 @@ impl Variant {
 
     /// This many seconds ago, by our own clock.
     fn moment(&mut self) -> Moment {
-        self.now.saturating_sub(Duration::from_secs(self.seconds()))
+        let earlier = Duration::from_secs(self.seconds());
+        self.now - earlier
     }
 
     /// This many seconds ago, by Nomad's clock.
@@ -132,8 +133,9 @@ impl Variant {
 
     /// Changes one thing, and says what.
     fn change(&mut self) -> &'static str {
-        match self.random.below(22) {
+        match self.random.below(23) {
             20 | 21 => self.crowded(),
+            22 => self.unseen_namespace(),
             0 => self.later(),
             1..4 => self.listed(),
             4 | 5 => self.capped(),
@@ -144,6 +146,26 @@ impl Variant {
             18 => self.left_over(),
             _ => self.vary_repository(),
         }
+    }
+
+    /// One of the namespaces could not be read, or its runners are in another one.
+    fn unseen_namespace(&mut self) -> &'static str {
+        let namespace = self.policy.classes.iter().find_map(|class| class.nomad.namespace.clone());
+        let (is_own, moves) = (self.random.below(2) == 0, self.random.below(3) == 0);
+        let namespace = namespace.filter(|_| !is_own);
+        if moves {
+            let (at, count) = (namespace.clone(), self.runners().len());
+            let which = self.random.below(count);
+            if let Some(runner) = self.runners().get_mut(which) {
+                runner.namespace = at;
+            }
+        }
+        let unseen = Unseen { namespace: "a namespace".to_owned(), kind: "denied", why: "403".to_owned() };
+        if let Some(nomad) = &mut self.observation.nomad {
+            nomad.variables.retain(|variable| variable.namespace != namespace);
+            nomad.unseen.insert(namespace, unseen);
+        }
+        "a namespace unseen"
     }
 
     fn later(&mut self) -> &'static str {
@@ -228,12 +250,10 @@ impl Variant {
                     runner.blocked = Some(blocked);
                 }
                 _ => {
-                    let id = runner.meta.repo_id.unwrap_or(RepositoryId(0));
-                    memory
-                        .surplus
-                        .entry(id)
-                        .or_default()
-                        .insert(runner.name.clone(), server_now - SignedDuration::from_mins(1));
+                    let since = server_now - SignedDuration::from_mins(1);
+                    if let Some(id) = runner.meta.repo_id {
+                        memory.surplus.entry(id).or_default().insert(runner.name.clone(), since);
+                    }
                 }
             }
         }
@@ -328,12 +348,11 @@ impl Variant {
         let until = if self.random.below(2) == 0 { self.now + Duration::from_secs(1) } else { then };
         let backoff = Backoff { failures: 1, until, error: "500".to_owned() };
         let (kind, ago, name) = (self.random.below(9), self.ago(), self.name());
-        let runners: Vec<(Option<RepositoryId>, String, GroupKey)> = self
+        let runners: Vec<(String, GroupKey)> = self
             .runners()
             .iter()
-            .map(|r| {
-                let repository = r.meta.repo_id.unwrap_or(RepositoryId(0));
-                (r.meta.repo_id, r.name.clone(), GroupKey { repository, labels: r.labels() })
+            .filter_map(|r| {
+                Some((r.name.clone(), GroupKey { repository: r.meta.repo_id?, labels: r.labels() }))
             })
             .collect();
         let first = self.observation.repositories.keys().next().copied();
@@ -341,8 +360,8 @@ impl Variant {
         let memory = &mut self.observation.memory;
         match (kind, name) {
             (0..3, _) => {
-                for (id, name, _) in runners {
-                    memory.surplus.entry(id.unwrap_or(RepositoryId(0))).or_default().insert(name, before);
+                for (name, group) in runners {
+                    memory.surplus.entry(group.repository).or_default().insert(name, before);
                 }
             }
             (3 | 4, Some(name)) => {
@@ -357,7 +376,7 @@ impl Variant {
                 memory.runner_backoff.insert(name, backoff);
             }
             (7, _) => {
-                let groups: BTreeSet<GroupKey> = runners.into_iter().map(|(.., group)| group).collect();
+                let groups: BTreeSet<GroupKey> = runners.into_iter().map(|(_, group)| group).collect();
                 memory.start_backoff.extend(groups.into_iter().map(|group| (group, backoff.clone())));
             }
             _ => memory.last_start.extend(first.map(|id| (id, ago))),
@@ -429,8 +448,11 @@ impl Variant {
                 Orphan::Registration { name: name.clone() }
             }
             _ => {
-                self.observation.nomad.iter_mut().for_each(|nomad| _ = nomad.variables.insert(name.clone()));
-                Orphan::Variable { name: name.clone() }
+                let variable = RunnerVariable { namespace: None, name: name.clone() };
+                // Nothing is known of what is in an unseen namespace.
+                let nomad = self.observation.nomad.iter_mut().filter(|nomad| nomad.unseen(None).is_none());
+                nomad.for_each(|nomad| _ = nomad.variables.insert(variable.clone()));
+                Orphan::Variable(variable)
             }
         };
         if kind % 2 == 0 {

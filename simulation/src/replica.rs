@@ -154,7 +154,7 @@ impl Replica {
         self.dying = (cut, down);
         match at {
             DeathAt::Poll(polls) => daemon.die_after(polls),
-            DeathAt::Write { after, with_effect } => self.nemesis.die_after(after, with_effect),
+            DeathAt::Write { after, when } => self.nemesis.die_after(after, when),
         }
     }
 

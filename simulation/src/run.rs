@@ -282,17 +282,7 @@ enum Woken {
 async fn simulate(scenario: &Scenario, how: How, log: &Log) -> Outcome {
     let budget = Budget::new(how.budget);
     let (mut world, place) = world(scenario);
-    let skew = (scenario.world.github_skew, scenario.world.nomad_skew);
-    let mut faults = Faults::new(scenario.seed, scenario.episodes.clone(), budget.clone(), skew);
-    faults.refuse_stream(!scenario.settings.hints);
-    faults.latency(scenario.latency);
-    faults.disconnect(match (scenario.has(FaultKind::OldServers), scenario.has(FaultKind::LostAfter)) {
-        (true, _) => Disconnect::Ignored,
-        (false, true) => Disconnect::ForAMinute,
-        (false, false) => Disconnect::AsAsked,
-    });
-    faults.carry_by(DeliveryFaults::new(scenario.seed));
-    faults.race(scenario.races.clone(), place.clone());
+    let faults = faults(scenario, &budget, &place);
     let nemeses = faults.nemeses();
     world.fault = Box::new(faults);
     world.record_exchanges(how.record);
@@ -338,21 +328,23 @@ async fn simulate(scenario: &Scenario, how: How, log: &Log) -> Outcome {
     run.go(&findings).await;
     driver.abort();
     carrier.abort();
-    let world = lock(&run.shared);
-    Outcome {
-        findings: findings.all(),
-        timeline: world.timeline().map(|(at, line)| shown(scenario.base, *at, line)).collect(),
-        happened: run.budget.used(),
-        requests: requests(&world),
-        took: run.start.elapsed(),
-        registered: world.requests().of(Side::Nomad, "PUT /v1/jobs")
-            + world.requests().of(Side::Nomad, "POST /v1/jobs/parse"),
-        issued: world
-            .requests()
-            .of(Side::GitHub, "POST /repos/{owner}/{repo}/actions/runners/generate-jitconfig"),
-        jobs: if how.jobs { world.github.jobs().cloned().collect() } else { Vec::new() },
-        sizes: run.sizes.all(),
-    }
+    run.outcome(&findings)
+}
+
+/// The faults between the daemons and the servers.
+fn faults(scenario: &Scenario, budget: &Budget, place: &Place) -> Faults {
+    let skew = (scenario.world.github_skew, scenario.world.nomad_skew);
+    let mut faults = Faults::new(scenario.seed, scenario.episodes.clone(), budget.clone(), skew);
+    faults.refuse_stream(!scenario.settings.hints);
+    faults.latency(scenario.latency);
+    faults.disconnect(match (scenario.has(FaultKind::OldServers), scenario.has(FaultKind::LostAfter)) {
+        (true, _) => Disconnect::Ignored,
+        (false, true) => Disconnect::ForAMinute,
+        (false, false) => Disconnect::AsAsked,
+    });
+    faults.carry_by(DeliveryFaults::new(scenario.seed));
+    faults.race(scenario.races.clone(), place.clone());
+    faults
 }
 
 /// How many requests were made.
@@ -367,6 +359,23 @@ fn shown(base: Timestamp, at: Timestamp, line: &str) -> String {
 }
 
 impl Run<'_> {
+    fn outcome(&self, findings: &Findings) -> Outcome {
+        let world = lock(&self.shared);
+        let of = |side, route| world.requests().of(side, route);
+        let jit = "POST /repos/{owner}/{repo}/actions/runners/generate-jitconfig";
+        Outcome {
+            findings: findings.all(),
+            timeline: world.timeline().map(|(at, line)| shown(self.scenario.base, *at, line)).collect(),
+            happened: self.budget.used(),
+            requests: requests(&world),
+            took: self.start.elapsed(),
+            registered: of(Side::Nomad, "PUT /v1/jobs") + of(Side::Nomad, "POST /v1/jobs/parse"),
+            issued: of(Side::GitHub, jit),
+            jobs: if self.how.jobs { world.github.jobs().cloned().collect() } else { Vec::new() },
+            sizes: self.sizes.all(),
+        }
+    }
+
     async fn go(&mut self, findings: &Findings) {
         let mut happenings = self.scenario.happenings.iter().peekable();
         let over = self.start + self.scenario.over;
@@ -502,10 +511,13 @@ impl Run<'_> {
         lock(&self.shared).github.begin_minute();
     }
 
-    /// The leader, or the other one.
-    fn who(&self, standby: bool) -> usize {
-        let leader = self.leases.leader().unwrap_or(0);
-        (leader + usize::from(standby)) % self.replicas.len()
+    fn leader(&self) -> usize {
+        self.leases.leader().unwrap_or(0)
+    }
+
+    /// The replica after the leader.
+    fn standby(&self) -> usize {
+        (self.leader() + 1) % self.replicas.len()
     }
 
     fn happen(&mut self, happening: &Happening) {
@@ -523,7 +535,7 @@ impl Run<'_> {
                 lock(&self.shared).suffer(mishap, &self.place);
             }
             Happening::Death { at, cut, down } => {
-                let who = self.who(false);
+                let who = self.leader();
                 self.replicas[who].doom(*at, *cut, *down);
             }
             Happening::LeaveOut(repository) => {
@@ -532,7 +544,8 @@ impl Run<'_> {
             Happening::Cool => self.replicas.iter().for_each(Replica::cool),
             Happening::Hangup => self.replicas.iter().for_each(Replica::hang_up),
             Happening::Replica { standby, what } => {
-                let (who, what) = (self.who(*standby), *what);
+                let who = if *standby { self.standby() } else { self.leader() };
+                let what = *what;
                 if let ReplicaMishap::Pause { at: Some((_, effect)), .. } = what {
                     self.takeover.wire(effect);
                 }

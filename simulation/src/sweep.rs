@@ -8,6 +8,7 @@ use githubrunner_sim::{github::JobSpec, nomad::Node};
 use super::run::{How, Outcome, run};
 use crate::faults::{
     mishap::Mishap,
+    nemesis::DeathWhen,
     scenario::{DeathAt, Happening, Scenario},
     settings::{Access, Classes, Mode},
 };
@@ -70,9 +71,9 @@ pub fn sweep(mode: Mode, step: usize) -> (usize, Vec<(DeathAt, bool, Outcome)>) 
         while dies(DeathAt::Poll(after), cut) {
             after += step;
         }
-        for with_effect in [false, true] {
+        for when in [DeathWhen::BeforeEffect, DeathWhen::AfterEffect] {
             let mut after = 0;
-            while dies(DeathAt::Write { after, with_effect }, cut) {
+            while dies(DeathAt::Write { after, when }, cut) {
                 after += 1;
             }
         }

@@ -11,7 +11,7 @@ use githubrunner_simulation::{
         scenario::{Happening, Scenario},
         settings::Mode,
     },
-    long::{self, Broken},
+    long::{self, Broken, Failing, LimitedBy, TemplateFormat},
     run::{How, run},
     shrink::story,
     sweep,
@@ -74,22 +74,22 @@ fn labels_that_fit_no_node_starve_nobody() {
 
 #[test]
 fn failing_templates_back_off_and_do_not_affect_others() {
-    assert_well(&long::failing_template(false));
+    assert_well(&long::failing_template(TemplateFormat::Hcl));
 }
 
 #[test]
 fn what_fails_for_hours_is_retried_from_time_to_time() {
-    assert_well(&long::failing_for_hours(true));
-    assert_well(&long::failing_for_hours(false));
+    assert_well(&long::failing_for_hours(Failing::Starts));
+    assert_well(&long::failing_for_hours(Failing::Credentials));
 }
 
 #[test]
 fn one_broken_repository_does_not_delay_others() {
     for how in [Broken::Refused, Broken::Unassigned, Broken::NeverStarts] {
-        assert_well(&long::one_is_broken(how, 1, true));
+        assert_well(&long::one_is_broken(how, 1, LimitedBy::Cap));
     }
     // With full nodes; `simulate --long` has the others.
-    assert_well(&long::one_is_broken(Broken::Unassigned, 1, false));
+    assert_well(&long::one_is_broken(Broken::Unassigned, 1, LimitedBy::Nodes));
 }
 
 #[test]

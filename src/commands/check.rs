@@ -17,8 +17,8 @@ use crate::{
     config::Config,
     github::{Error as GitHubError, GitHub, Look, Refresh, Scope, Sought, Tried},
     hints::WATCHED_FROM,
-    model::{Registration, RepoEntry, Repository, RunnerMeta},
-    nomad::{Placement, PreparedJob, job_from_json, prepare, reaches_host},
+    model::{Namespace, Registration, RepoEntry, Repository, RepositoryRef, RunnerMeta},
+    nomad::{Nomad, Placement, PreparedJob, job_from_json, prepare, reaches_host},
     schedule::{Budget, Schedule},
     text::{LINE, shown},
 };
@@ -104,6 +104,8 @@ struct Rendered {
     text: String,
     registration: Registration,
     placement: Placement,
+    /// Where its jobs are; `None`: the daemon's own.
+    namespace: Option<Namespace>,
     /// Jobs that can reach their host serve no public repository.
     guards_public: bool,
     /// ` of class gpu`; empty for the top level.
@@ -127,9 +129,18 @@ fn template(config: &Config, report: &mut Report) -> io::Result<Vec<Rendered>> {
             if let Some(text) = report.result(&what, text.map_err(|error| format!("{error:#}")))? {
                 let registration = config.registration();
                 let placement = class.map(placement).unwrap_or_default();
+                let namespace = class.and_then(|class| class.nomad.namespace.clone());
                 let guards_public = has_classes && !config.public;
                 let of_class = of_class.clone();
-                rendered.push(Rendered { label, text, registration, placement, guards_public, of_class });
+                rendered.push(Rendered {
+                    label,
+                    text,
+                    registration,
+                    placement,
+                    namespace,
+                    guards_public,
+                    of_class,
+                });
             }
         }
     }
@@ -141,15 +152,34 @@ async fn nomad(setup: &Setup, rendered: &[Rendered], report: &mut Report<'_>) ->
     if report.result("Nomad answers and has a leader", nomad.check_leader().await)?.is_none() {
         return Ok(());
     }
-    let namespace = &nomad.options().namespace;
+    for nomad in nomad.everywhere() {
+        namespace(&nomad, rendered, report).await?;
+    }
+    let what = "the Nomad token can read nodes";
+    match nomad.read_draining().await {
+        Ok(_) => report.line(Verdict::Ok, what, ""),
+        Err(error) => {
+            let detail =
+                format!("{error}; without it, idle runners stay on a draining node until its deadline");
+            report.line(Verdict::Warning, what, &detail)
+        }
+    }
+}
+
+/// Checks a namespace, and what is rendered for it.
+async fn namespace(nomad: &Nomad, rendered: &[Rendered], report: &mut Report<'_>) -> io::Result<()> {
+    let shown = nomad.namespace().map_or_else(|| nomad.options().namespace.clone(), ToString::to_string);
     let exists = nomad.check_namespace().await;
-    if report.result(&format!("the Nomad namespace {namespace} exists"), exists)?.is_none() {
+    if report.result(&format!("the Nomad namespace {shown} exists"), exists)?.is_none() {
         return Ok(());
     }
+    let elsewhere =
+        nomad.namespace().map(|namespace| format!(" in namespace {namespace}")).unwrap_or_default();
     let probe = format!("{}-check-{}", nomad.options().prefix, std::process::id());
     let mut job: Option<PreparedJob> = None;
     let mut told: Option<&str> = None;
-    for Rendered { label, text, registration, placement, guards_public, of_class } in rendered {
+    let here = rendered.iter().filter(|one| one.namespace.as_ref() == nomad.namespace());
+    for Rendered { label, text, registration, placement, guards_public, of_class, .. } in here {
         let registration = *registration;
         let parsed = match job_from_json(text) {
             Ok(Some(job)) => Ok(job),
@@ -179,15 +209,21 @@ async fn nomad(setup: &Setup, rendered: &[Rendered], report: &mut Report<'_>) ->
             job.get_or_insert(fit);
         }
     }
-    let Some(job) = job else { return Ok(()) };
-    for (right, result) in nomad.try_rights(&job, &probe).await {
-        report.result(&format!("the Nomad token has {right}"), result)?;
+    let tried = match &job {
+        Some(job) => nomad.try_rights(job, &probe).await,
+        // All classes have their own namespaces.
+        None if nomad.namespace().is_none() && !rendered.is_empty() => nomad.try_own_variables().await,
+        None => Vec::new(),
+    };
+    for (right, result) in tried {
+        report.result(&format!("the Nomad token has {right}{elsewhere}"), result)?;
     }
+    let Some(job) = job else { return Ok(()) };
     if let Ok(answer) = nomad.plan_job(&job).await {
-        let what = "Nomad can place such a job now";
+        let what = format!("Nomad can place such a job now{elsewhere}");
         match answer.blocked() {
-            None => report.line(Verdict::Ok, what, "")?,
-            Some(blocked) => report.line(Verdict::Warning, what, &blocked.reason)?,
+            None => report.line(Verdict::Ok, &what, "")?,
+            Some(blocked) => report.line(Verdict::Warning, &what, &blocked.reason)?,
         }
     }
     Ok(())
@@ -279,11 +315,40 @@ async fn github(setup: &Setup, report: &mut Report<'_>) -> io::Result<()> {
         }
         return Ok(());
     }
-    let seen = format!("GitHub responds and lists {} repositories", found.repositories.len());
+    let count = found.repositories.len();
+    let noun = if count == 1 { "repository" } else { "repositories" };
+    let seen = format!("GitHub responds and lists {count} {noun}");
     report.line(Verdict::Ok, &seen, "")?;
-    let progress = Progress::of("checking repositories", found.repositories.len());
+    listings(setup, &found.repositories, report).await?;
+    forecast(setup, &found.repositories, report)?;
+    let ways = ways(&setup.config, &found.repositories);
+    let mut scopes: Vec<Scope> = Vec::new();
+    for way in &ways {
+        if !scopes.contains(&way.scope) {
+            scopes.push(way.scope.clone());
+        }
+    }
+    versions(github, &scopes, report).await?;
+    for way in &ways {
+        registers(setup, way, report).await?;
+    }
+    if setup.config.rerun_lost.is_some() && !setup.mode.is_dry_run() {
+        reruns(github, &found.repositories, report).await?;
+    }
+    for ((who, resource), rate) in github.rates() {
+        let verdict = if rate.remaining < FEW_REQUESTS { Verdict::Warning } else { Verdict::Ok };
+        let what = format!("GitHub's rate limit {resource} for {who}");
+        report.line(verdict, &what, &format!("{} of {} requests left", rate.remaining, rate.limit))?;
+    }
+    Ok(())
+}
+
+/// Lists the jobs of each repository.
+async fn listings(setup: &Setup, repositories: &[Repository], report: &mut Report<'_>) -> io::Result<()> {
+    let github = &setup.github;
+    let progress = Progress::of("checking repositories", repositories.len());
     // Many at once, reported in order.
-    let mut listings = stream::iter(&found.repositories)
+    let mut listings = stream::iter(repositories)
         .map(|repository| async move {
             let is_asleep = repository.archived || repository.disabled;
             let listing =
@@ -312,32 +377,17 @@ async fn github(setup: &Setup, report: &mut Report<'_>) -> io::Result<()> {
         }
     }
     drop(progress);
-    forecast(setup, &found.repositories, report)?;
-    let ways = ways(&setup.config, &found.repositories);
-    let mut scopes: Vec<Scope> = Vec::new();
-    for way in &ways {
-        if !scopes.contains(&way.scope) {
-            scopes.push(way.scope.clone());
-        }
-    }
-    versions(github, &scopes, report).await?;
-    for way in &ways {
-        registers(setup, way, report).await?;
-    }
-    if setup.config.rerun_lost.is_some() && !setup.dry_run {
-        for repository in
-            found.repositories.iter().filter(|r| !r.archived && !r.disabled).take(REPOSITORIES_TRIED)
-        {
-            let tried = github.may_rerun(repository).await;
-            let tried =
-                tried.map_err(|error| format!("{error}; rerun_lost needs actions: write (classic: repo)"));
-            report.result(&format!("{}: jobs can be run again", repository.full_name()), tried)?;
-        }
-    }
-    for ((who, resource), rate) in github.rates() {
-        let verdict = if rate.remaining < FEW_REQUESTS { Verdict::Warning } else { Verdict::Ok };
-        let what = format!("GitHub's rate limit {resource} for {who}");
-        report.line(verdict, &what, &format!("{} of {} requests left", rate.remaining, rate.limit))?;
+    Ok(())
+}
+
+/// Tries to run a job again in some repositories.
+async fn reruns(github: &GitHub, repositories: &[Repository], report: &mut Report<'_>) -> io::Result<()> {
+    let awake = repositories.iter().filter(|repository| !repository.archived && !repository.disabled);
+    for repository in awake.take(REPOSITORIES_TRIED) {
+        let tried = github.may_rerun(repository).await;
+        let tried =
+            tried.map_err(|error| format!("{error}; rerun_lost needs actions: write (classic: repo)"));
+        report.result(&format!("{}: jobs can be run again", repository.full_name()), tried)?;
     }
     Ok(())
 }
@@ -373,7 +423,7 @@ fn ways(config: &Config, repositories: &[Repository]) -> Vec<Way> {
         let served = awake.filter(|repository| class.is_none_or(|class| class.matches.may_cover(repository)));
         let mut scopes: Vec<Scope> = Vec::new();
         for repository in served {
-            let scope = Scope::of(repository, config.organization());
+            let scope = Scope::of(&RepositoryRef::from(repository), config.github.scope);
             if scopes.contains(&scope) || scopes.len() == REPOSITORIES_TRIED {
                 continue;
             }
@@ -410,7 +460,7 @@ async fn registers(setup: &Setup, way: &Way, report: &mut Report<'_>) -> io::Res
         group = report.result(&format!("{what}: the runner group \"{name}\" exists"), found)?;
     }
     let tried = match group {
-        Some(group) if way.registration == Registration::Jit && !setup.dry_run => {
+        Some(group) if way.registration == Registration::Jit && !setup.mode.is_dry_run() => {
             just_in_time(setup, scope, group).await
         }
         _ => match github.registration_token(scope).await {

@@ -12,7 +12,7 @@ use serde_json::json;
 use crate::{
     cli::Init,
     config::{BUILTIN_TEMPLATES, Config},
-    model::{is_login, is_repository_name},
+    model::{RunnerLevel, is_login, is_repository_name},
     secret::without_tokens,
     text::shown,
 };
@@ -219,26 +219,7 @@ repos:
     for repo in &answers.repos {
         text.push_str(&format!("  - {}\n", quoted(repo)));
     }
-    let mut github = Vec::new();
-    if let Some(url) = &answers.url {
-        github.push(format!("  url: {}", quoted(url)));
-    }
-    match &answers.credentials {
-        Credentials::Environment => {}
-        Credentials::TokenFile(path) => {
-            github.push("  # Reread when it changes. Nobody else should be able to read it.".to_owned());
-            github.push(format!("  token_file: {}", quoted(path)));
-        }
-        Credentials::App { client_id, key_file } => {
-            github.push("  app:".to_owned());
-            github.push(format!("    client_id: {}", quoted(client_id)));
-            github.push(format!("    private_key_file: {}", quoted(key_file)));
-        }
-    }
-    if answers.organization {
-        github.push("  # Runners belong to the organization; all its repositories may use them.".to_owned());
-        github.push("  scope: organization".to_owned());
-    }
+    let github = github_lines(answers);
     if answers.credentials == Credentials::Environment {
         text.push_str("\n# The token comes from the environment: GH_TOKEN, or GH_ENTERPRISE_TOKEN for an Enterprise Server.\n");
     } else {
@@ -272,6 +253,31 @@ template: {}
     text
 }
 
+/// The lines of the section `github`.
+fn github_lines(answers: &Answers) -> Vec<String> {
+    let mut github = Vec::new();
+    if let Some(url) = &answers.url {
+        github.push(format!("  url: {}", quoted(url)));
+    }
+    match &answers.credentials {
+        Credentials::Environment => {}
+        Credentials::TokenFile(path) => {
+            github.push("  # Reread when it changes. Nobody else should be able to read it.".to_owned());
+            github.push(format!("  token_file: {}", quoted(path)));
+        }
+        Credentials::App { client_id, key_file } => {
+            github.push("  app:".to_owned());
+            github.push(format!("    client_id: {}", quoted(client_id)));
+            github.push(format!("    private_key_file: {}", quoted(key_file)));
+        }
+    }
+    if answers.organization {
+        github.push("  # Runners belong to the organization; all its repositories may use them.".to_owned());
+        github.push("  scope: organization".to_owned());
+    }
+    github
+}
+
 /// Writes a new file, or with `force` replaces it.
 fn write(path: &Path, text: &str, force: bool) -> anyhow::Result<()> {
     if let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
@@ -294,23 +300,25 @@ fn write(path: &Path, text: &str, force: bool) -> anyhow::Result<()> {
 }
 
 /// The permissions that an App needs, with their names in GitHub's manifest and URLs.
-fn permissions(organization: bool) -> Vec<(&'static str, &'static str)> {
-    match organization {
-        true => {
+fn permissions(level: RunnerLevel) -> Vec<(&'static str, &'static str)> {
+    match level {
+        RunnerLevel::Organization => {
             vec![("actions", "read"), ("metadata", "read"), ("organization_self_hosted_runners", "write")]
         }
-        false => vec![("actions", "read"), ("administration", "write"), ("metadata", "read")],
+        RunnerLevel::Repository => {
+            vec![("actions", "read"), ("administration", "write"), ("metadata", "read")]
+        }
     }
 }
 
 /// The URL for creating an App, with everything that this one needs filled in.
-fn new_app(web: &str, owner: Option<&str>, organization: bool) -> String {
+fn new_app(web: &str, owner: Option<&str>, level: RunnerLevel) -> String {
     let place = match owner {
         Some(owner) => format!("{web}/organizations/{owner}/settings/apps/new"),
         None => format!("{web}/settings/apps/new"),
     };
     let rights: Vec<String> =
-        permissions(organization).into_iter().map(|(right, how)| format!("{right}={how}")).collect();
+        permissions(level).into_iter().map(|(right, how)| format!("{right}={how}")).collect();
     format!("{place}?name=githubrunner&public=false&webhook_active=false&{}", rights.join("&"))
 }
 
@@ -322,11 +330,12 @@ fn explain_app(args: &Init, repos: &[String], output: &Path, out: &mut dyn Write
         .collect();
     let owner = owners.first().copied();
     let web = web(args.github_url.as_deref());
+    let level = if args.organization { RunnerLevel::Organization } else { RunnerLevel::Repository };
     let manifest = json!({
         "name": "githubrunner",
         "url": web,
         "public": false,
-        "default_permissions": permissions(args.organization).into_iter().collect::<std::collections::BTreeMap<_, _>>(),
+        "default_permissions": permissions(level).into_iter().collect::<std::collections::BTreeMap<_, _>>(),
         "default_events": ["workflow_job"],
     });
     let path: PathBuf = output.with_file_name(MANIFEST);
@@ -350,9 +359,9 @@ A GitHub App has its own rate limit, belongs to no user, and can be installed fo
 
 The same as a manifest, for who makes Apps by a program: {manifest}
 ",
-        personal = new_app(&web, None, false),
-        address = new_app(&web, owner, args.organization),
-        rights = permissions(args.organization)
+        personal = new_app(&web, None, RunnerLevel::Repository),
+        address = new_app(&web, owner, level),
+        rights = permissions(level)
             .into_iter()
             .map(|(right, how)| format!("   - {}: {how}\n", in_words(right)))
             .collect::<String>(),
@@ -480,7 +489,7 @@ mod tests {
         );
         let config = load(&directory);
         assert_eq!(config.github.app.as_ref().unwrap().issuer, "Iv23liAbCdEfGh");
-        assert!(config.organization());
+        assert_eq!(config.github.scope, RunnerLevel::Organization);
         assert_eq!(web(Some("https://ghes.example.com/api/v3")), "https://ghes.example.com");
         assert_eq!(web(Some("api.acme.ghe.com")), "https://acme.ghe.com");
     }

@@ -31,6 +31,9 @@ struct Row<'a> {
     labels: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     class: Option<&'a str>,
+    /// Where its job is; absent for the daemon's own namespace.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    namespace: Option<String>,
     state: &'static str,
     finish: Option<String>,
     reason: Option<String>,
@@ -66,6 +69,9 @@ pub async fn run(
     }
     let view = nomad.observe().await.context("listing the runners")?;
     let rows = rows(&view, &holds(daemon).await?, args);
+    if args.json || names {
+        say_unseen(&view);
+    }
     if args.json {
         writeln!(out, "{}", harmless_json(&serde_json::to_string_pretty(&rows)?))?;
     } else if names {
@@ -78,6 +84,13 @@ pub async fn run(
         }
     }
     Ok(())
+}
+
+/// Warns of each namespace that could not be read: the list lacks its runners.
+pub(super) fn say_unseen(view: &NomadView) {
+    for unseen in view.unseen.values() {
+        tracing::warn!("{unseen}");
+    }
 }
 
 /// The daemon's notes on runners, by their IDs.
@@ -182,13 +195,16 @@ fn table(view: &NomadView, args: &List, rows: &[Row]) -> Vec<String> {
         let warm = || if row.warm { "warm".to_owned() } else { String::new() };
         let job = row.github_job_url.clone().or(number).unwrap_or_else(warm);
         let class = row.class.map(|class| format!("class {class}"));
-        let note: Vec<&str> = class.as_deref().into_iter().chain(row.note.as_deref()).collect();
+        let namespace = row.namespace.as_ref().map(|namespace| format!("namespace {namespace}"));
+        let note: Vec<&str> =
+            [&class, &namespace, &row.note].into_iter().filter_map(|one| one.as_deref()).collect();
         let note = note.join(": ");
         let note = shown(&note, SHOWN_NOTE).to_string();
         let node = row.node.unwrap_or_default();
         table.row([row.id, row.repository, &row.labels.join(","), row.state, &age, node, &job, &note]);
     }
     let mut lines = table.lines();
+    lines.extend(view.unseen.values().map(|unseen| shown(&unseen.to_string(), LINE).to_string()));
     let of_repository = List { state: vec![RunnerState::Dead.as_str().to_owned()], ..args.clone() };
     let is_hidden = !args.all && args.state.is_empty();
     let dead = if is_hidden { self::rows(view, &Holds::new(), &of_repository).len() } else { 0 };
@@ -204,6 +220,7 @@ fn row<'a>(view: &NomadView, holds: &Holds, runner: &'a Runner) -> Row<'a> {
         repository: repository_of(runner),
         labels: runner.labels().shown().map(str::to_owned).collect(),
         class: runner.class(),
+        namespace: runner.namespace.as_ref().map(ToString::to_string),
         state: runner.state.as_str(),
         finish: runner.finish.as_ref().map(ToString::to_string),
         reason: runner.blocked.as_ref().map(|blocked| blocked.reason.clone()),
@@ -227,9 +244,8 @@ fn row<'a>(view: &NomadView, holds: &Holds, runner: &'a Runner) -> Row<'a> {
 /// The URL of the job that the runner was started for. GitHub redirects from it to the run's page, whose ID is not
 /// known here.
 pub(super) fn job_url(runner: &Runner) -> Option<String> {
-    let page = runner.repository().html_url;
-    let job = runner.meta.job_id().filter(|_| !page.is_empty())?;
-    Some(format!("{page}/runs/{job}"))
+    let (repository, job) = (runner.repository()?, runner.meta.job_id()?);
+    Some(format!("{}/runs/{job}", repository.html_url))
 }
 
 /// What it is waiting for, in the daemon's words if it has any, or how it ended.
@@ -261,6 +277,7 @@ fn foreign_row(foreign: &Foreign) -> Row<'_> {
         repository: "",
         labels: Vec::new(),
         class: None,
+        namespace: None,
         state: "foreign",
         finish: None,
         reason: Some(reason.clone()),

@@ -57,7 +57,7 @@ pub async fn run<'a>(
     out: Output<'a>,
     err: Output<'a>,
 ) -> anyhow::Result<bool> {
-    let runner = find(nomad, wanted.runner).await?;
+    let (nomad, runner) = &find(nomad, wanted.runner).await?;
     let Some(allocation) = &runner.allocation else {
         let why = runner.blocked.as_ref().map(|blocked| format!(": {}", blocked.reason)).unwrap_or_default();
         bail!("{} has no log: Nomad has not placed it{}", runner.name, shown(&why, 300));
@@ -166,12 +166,21 @@ async fn follow(
     Ok(is_there)
 }
 
-async fn find(nomad: &Nomad, name: &str) -> anyhow::Result<Runner> {
+/// The runner, and the client for its namespace.
+async fn find(nomad: &Nomad, name: &str) -> anyhow::Result<(Nomad, Runner)> {
     let fits = name.starts_with(&format!("{}-", nomad.options().prefix));
-    let runner = if fits { nomad.read_runner(name).await.context("looking for the runner")? } else { None };
-    runner.with_context(|| {
-        format!("{} is not one of our runners; `githubrunner list -a` shows them", shown(name, 100))
-    })
+    let mut failure = None;
+    for nomad in nomad.everywhere().into_iter().filter(|_| fits) {
+        match nomad.read_runner(name).await {
+            Ok(Some(runner)) => return Ok((nomad, runner)),
+            Ok(None) => {}
+            Err(error) => drop(failure.get_or_insert(error)),
+        }
+    }
+    if let Some(error) = failure {
+        return Err(error).context("looking for the runner");
+    }
+    bail!("{} is not one of our runners; `githubrunner list -a` shows them", shown(name, 100))
 }
 
 /// Writes its input line by line.

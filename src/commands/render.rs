@@ -15,6 +15,9 @@ use crate::{
 /// The deployment ID, job and attempt in the name of an example runner.
 const EXAMPLE: (&str, JobId, u32) = ("example", JobId(1), 1);
 
+/// The ID of its repository: GitHub, which knows the real one, is not asked.
+const EXAMPLE_REPOSITORY: RepositoryId = RepositoryId(1);
+
 /// The configuration of a class merged over the top level, and the class's name: the requested class, or else the first
 /// that matches.
 ///
@@ -60,7 +63,7 @@ pub fn text(
     let runs_on = config.labels.check(labels).context("these labels would get no runner")?;
     let repository = repository(config, repo)?;
     let (deployment, job, attempt) = EXAMPLE;
-    let name = runner_name(&config.nomad.jobprefix, deployment, &repository, job, attempt);
+    let name = runner_name(&config.nomad.jobprefix, deployment, None, &repository.full_name(), job, attempt);
     let facts = example_facts(job);
     let run = RunContext {
         class,
@@ -172,7 +175,7 @@ fn repository(config: &Config, repo: Option<&str>) -> anyhow::Result<Repository>
         None => configured.unwrap_or(("owner", "name")),
     };
     Ok(Repository {
-        id: RepositoryId(0),
+        id: EXAMPLE_REPOSITORY,
         owner: owner.to_owned(),
         name: name.to_owned(),
         html_url: format!("{}/{owner}/{name}", site(&config.github.url)),

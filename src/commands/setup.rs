@@ -6,7 +6,7 @@ use anyhow::{Context, anyhow};
 use rand::{SeedableRng, rngs::StdRng};
 
 use crate::{
-    apply::Apply,
+    apply::{Apply, ApplyMode},
     config::{AppConfig, Config, CredentialConfig, CredentialSource, PrivateKey},
     daemon::Daemon,
     github::{self, Assigned, Auth, GitHub, Key, api_url},
@@ -33,8 +33,7 @@ pub struct Setup {
     pub nomad: Nomad,
     /// The compiled template.
     pub renderer: Arc<Renderer>,
-    /// Perform nothing.
-    pub dry_run: bool,
+    pub mode: ApplyMode,
     /// Warnings besides the configuration's own.
     pub warnings: Vec<String>,
 }
@@ -47,8 +46,10 @@ impl Setup {
     ///
     /// # Errors
     /// An address, certificate, key or template is invalid.
-    pub fn new(config: Config, env: Environment, dry_run: bool) -> anyhow::Result<Self> {
-        let (github, nomad) = (github(&config, dry_run)?, nomad(&config, env, dry_run)?);
+    pub fn new(config: Config, env: Environment, mode: ApplyMode) -> anyhow::Result<Self> {
+        let region = env("NOMAD_REGION").filter(|region| !region.is_empty());
+        let config = config.in_region(region.as_deref()).map_err(|error| anyhow!(error))?;
+        let (github, nomad) = (github(&config, mode)?, nomad(&config, env, mode)?);
         let mut warnings = Vec::new();
         let exposed = |what: &str, address: &str| {
             format!("{what} is sent over plain http to {address}, where others can read it; use https")
@@ -60,26 +61,26 @@ impl Setup {
         if options.token.is_some() && options.address.is_exposed() {
             warnings.push(exposed("Nomad's token", "NOMAD_ADDR"));
         }
-        Ok(Setup { renderer: Arc::new(Renderer::new(&config)?), github, nomad, config, dry_run, warnings })
+        Ok(Setup { renderer: Arc::new(Renderer::new(&config)?), github, nomad, config, mode, warnings })
     }
 
     /// The daemon.
     pub fn into_daemon(self) -> Daemon {
-        Daemon::new(self.config, self.github, self.nomad, self.renderer, self.dry_run)
+        Daemon::new(self.config, self.github, self.nomad, self.renderer, self.mode)
     }
 
     /// What carries out plans.
     pub fn apply(&self, view: &NomadView) -> Apply {
         // Commands act for an operator, whichever replica is the leader.
         let leadership = Leadership::always();
-        let Setup { github, nomad, renderer, config, dry_run, .. } = self;
+        let Setup { github, nomad, renderer, config, mode, .. } = self;
         let (github, nomad, renderer) = (github.clone(), nomad.clone(), renderer.clone());
-        Apply::new(config, github, nomad, renderer, &view.deployment, leadership, *dry_run)
+        Apply::new(config, github, nomad, renderer, &view.deployment, leadership, *mode)
     }
 }
 
 /// The GitHub client for the configuration.
-fn github(config: &Config, dry_run: bool) -> anyhow::Result<GitHub> {
+fn github(config: &Config, mode: ApplyMode) -> anyhow::Result<GitHub> {
     let settings = &config.github;
     let api = api_url(&settings.url).map_err(|error| anyhow!("github.url: {error}"))?;
     let ca_files = settings.ca_file.iter().cloned().collect();
@@ -102,7 +103,10 @@ fn github(config: &Config, dry_run: bool) -> anyhow::Result<GitHub> {
         (None, None, None) => Auth::Token(Secret::new("")),
     };
     let file = settings.cachefile.clone();
-    let cache = if dry_run { github::CacheStore::ReadFile(file) } else { github::CacheStore::File(file) };
+    let cache = match mode {
+        ApplyMode::DryRun => github::CacheStore::ReadFile(file),
+        ApplyMode::Perform => github::CacheStore::File(file),
+    };
     let interest = Some(Arc::new(config.interest()));
     let options = github::Options { cache, interest, ..github::Options::new(api) };
     let assigned = settings.credentials.iter().map(assigned).collect();
@@ -128,13 +132,15 @@ fn assigned(credential: &CredentialConfig) -> Assigned {
 }
 
 /// The Nomad client for the environment, with the configuration's namespace, prefix and Meta key.
-fn nomad(config: &Config, env: Environment, dry_run: bool) -> anyhow::Result<Nomad> {
+fn nomad(config: &Config, env: Environment, mode: ApplyMode) -> anyhow::Result<Nomad> {
     let settings = &config.nomad;
     let options = nomad::Options::from_env(env, &settings.namespace, &settings.jobprefix, &settings.meta)?;
     let seed = seed()?;
     let new_deployment = deployment_id(&mut StdRng::seed_from_u64(seed));
     // The first start writes the deployment ID. Commands that only read do not.
-    Ok(Nomad::new(nomad::Options { seed, create_deployment: !dry_run, ..options }, new_deployment)?)
+    let elsewhere = config.elsewhere();
+    let options = nomad::Options { seed, elsewhere, create_deployment: !mode.is_dry_run(), ..options };
+    Ok(Nomad::new(options, new_deployment)?)
 }
 
 pub(super) fn seed() -> anyhow::Result<u64> {

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use super::{
     Setup,
+    list::say_unseen,
     progress::{Progress, beside},
 };
 use crate::{
@@ -37,6 +38,11 @@ pub enum Selection {
 }
 
 impl Selection {
+    /// Whether selected runners may be in a namespace that could not be read.
+    fn misses_some(&self, view: &NomadView) -> bool {
+        !matches!(self, Selection::Ids(_)) && !view.unseen.is_empty()
+    }
+
     fn of<'a>(&self, view: &'a NomadView) -> anyhow::Result<Vec<&'a Runner>> {
         match self {
             Selection::All => Ok(view.runners.iter().collect()),
@@ -66,10 +72,11 @@ pub async fn stop(
     yes: bool,
     out: &mut dyn Write,
 ) -> anyhow::Result<bool> {
-    let view = setup.nomad.observe().await.context("listing the runners")?;
+    let view = observe(setup).await?;
     let alive = alive(selection.of(&view)?);
     confirm("stop", alive.len(), yes)?;
-    stop_all(setup, &view, &alive, out).await
+    let stopped = stop_all(setup, &view, &alive, out).await?;
+    Ok(stopped && !selection.misses_some(&view))
 }
 
 /// Purges the selected runners. Live ones are stopped first. Returns whether all of them are gone.
@@ -82,12 +89,12 @@ pub async fn purge(
     yes: bool,
     out: &mut dyn Write,
 ) -> anyhow::Result<bool> {
-    let mut view = setup.nomad.observe().await.context("listing the runners")?;
+    let mut view = observe(setup).await?;
     let selected = selection.of(&view)?;
     confirm("purge", selected.len(), yes)?;
     let names: Vec<String> = selected.iter().map(|runner| runner.name.clone()).collect();
     let stopped = stop_all(setup, &view, &alive(selected), out).await?;
-    if setup.dry_run {
+    if setup.mode.is_dry_run() {
         return Ok(stopped);
     }
 
@@ -114,7 +121,14 @@ pub async fn purge(
     if left > 0 {
         writeln!(out, "{left} still alive; `githubrunner list` shows them")?;
     }
-    Ok(stopped && cleaned && purged && left == 0)
+    Ok(stopped && cleaned && purged && left == 0 && !selection.misses_some(&view))
+}
+
+/// The runners, with a warning for each namespace that cannot be read.
+async fn observe(setup: &Setup) -> anyhow::Result<NomadView> {
+    let view = setup.nomad.observe().await.context("listing the runners")?;
+    say_unseen(&view);
+    Ok(view)
 }
 
 fn alive(runners: Vec<&Runner>) -> Vec<&Runner> {

@@ -7,6 +7,7 @@ use anyhow::{anyhow, bail};
 
 use super::table::Table;
 use crate::{
+    apply::ApplyMode,
     cli::WebhookAction,
     config::Config,
     github::{Error, GitHub, HOOK_EVENT, Hook, HookDelivery, HookPlace},
@@ -27,7 +28,7 @@ pub async fn run(
     github: &GitHub,
     action: WebhookAction,
     places: &[String],
-    dry_run: bool,
+    mode: ApplyMode,
     out: &mut dyn Write,
 ) -> anyhow::Result<bool> {
     let Some(url) = &config.webhook.url else {
@@ -44,8 +45,8 @@ pub async fn run(
     let mut well = true;
     for place in &places {
         let done = match (action, &secret) {
-            (WebhookAction::Install, Some(secret)) => install(github, place, url, secret, dry_run).await,
-            (WebhookAction::Remove, _) => remove(github, place, url, dry_run).await,
+            (WebhookAction::Install, Some(secret)) => install(github, place, url, secret, mode).await,
+            (WebhookAction::Remove, _) => remove(github, place, url, mode).await,
             _ => status(github, place, url).await,
         };
         match done {
@@ -121,11 +122,11 @@ async fn install(
     place: &HookPlace,
     url: &str,
     secret: &Secret,
-    dry_run: bool,
+    mode: ApplyMode,
 ) -> Result<Told, Error> {
     match ours(github, place, url).await?.first() {
-        Some(hook) if dry_run => well(format!("{place}: would update webhook {}", hook.id)),
-        None if dry_run => well(format!("{place}: would create a webhook that delivers to {url}")),
+        Some(hook) if mode.is_dry_run() => well(format!("{place}: would update webhook {}", hook.id)),
+        None if mode.is_dry_run() => well(format!("{place}: would create a webhook that delivers to {url}")),
         Some(hook) => {
             github.update_hook(place, hook.id, url, secret).await?;
             well(format!("{place}: updated webhook {}", hook.id))
@@ -137,14 +138,14 @@ async fn install(
     }
 }
 
-async fn remove(github: &GitHub, place: &HookPlace, url: &str, dry_run: bool) -> Result<Told, Error> {
+async fn remove(github: &GitHub, place: &HookPlace, url: &str, mode: ApplyMode) -> Result<Told, Error> {
     let hooks = ours(github, place, url).await?;
     if hooks.is_empty() {
         return well(format!("{place}: no webhook delivers to {url}"));
     }
     let mut lines = Vec::new();
     for hook in hooks {
-        if dry_run {
+        if mode.is_dry_run() {
             lines.push(format!("{place}: would remove webhook {}", hook.id));
         } else {
             github.delete_hook(place, hook.id).await?;

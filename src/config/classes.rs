@@ -7,7 +7,7 @@ use fancy_regex::Regex;
 use serde_json::{Map, Value, json};
 
 use super::{
-    Config, RegistrationSetting, RepoEntry, Scheduler, ScopeSetting, Template, Tokens, WarmEntry, duration,
+    Config, RegistrationSetting, RepoEntry, RunnerLevel, Scheduler, Template, Tokens, WarmEntry, duration,
     github::{REGISTRATIONS, SCOPES},
     reader::{Problems, Section, Shape},
     rules::{free, keys_tree, label_rules},
@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     labels::{LabelPattern, LabelRules, harmless},
-    model::{Registration, Repository, Visibility, is_class},
+    model::{Namespace, Registration, Repository, Visibility, is_class},
 };
 
 /// More classes are probably a mistake, and each job is matched against all of them.
@@ -24,6 +24,12 @@ const CLASSES_MAX: usize = 100;
 
 /// The longest reason of `deny`, in characters.
 const DENY_MAX: usize = 200;
+
+/// The longest name of a namespace, Nomad's own limit.
+const NAMESPACE_MAX: usize = 128;
+
+/// The most namespaces besides the daemon's own. Each is listed in every pass, and has its own event stream.
+const NAMESPACES_MAX: usize = 20;
 
 /// Nomad's own limits for `priority` (contract nomad.md §2).
 const PRIORITIES: std::ops::RangeInclusive<usize> = 1..=100;
@@ -69,7 +75,7 @@ pub struct Class {
     /// `max_run_duration`; `Some(None)`: no limit.
     pub max_run_duration: Option<Option<Duration>>,
     /// `github.scope`
-    pub scope: Option<ScopeSetting>,
+    pub scope: Option<RunnerLevel>,
     /// `github.runner_group`
     pub runner_group: Option<String>,
     /// `github.registration`, as written.
@@ -94,6 +100,8 @@ pub struct ClassMatch {
 /// Settings of a class that override a runner's job template.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ClassNomad {
+    /// `namespace` and `region`; `None`: the top level's.
+    pub namespace: Option<Namespace>,
     /// `datacenters`; empty: the template's.
     pub datacenters: Vec<String>,
     /// `node_pool`
@@ -160,7 +168,41 @@ impl ClassMatch {
     }
 }
 
+/// The namespaces of these classes other than the daemon's own, each once.
+fn namespaces(classes: &[Class]) -> BTreeSet<&Namespace> {
+    classes.iter().filter_map(|class| class.nomad.namespace.as_ref()).collect()
+}
+
 impl Config {
+    /// The namespaces of classes other than the daemon's own, each once.
+    pub fn elsewhere(&self) -> Vec<Namespace> {
+        namespaces(&self.classes).into_iter().cloned().collect()
+    }
+
+    /// The same with the name of the daemon's own region, which the environment provides.
+    ///
+    /// # Errors
+    /// A class names a region, and the own one has no name. It could be the same one.
+    pub fn in_region(mut self, own: Option<&str>) -> Result<Self, String> {
+        for class in &mut self.classes {
+            let Some(namespace) = &mut class.nomad.namespace else { continue };
+            let Some(region) = &namespace.region else { continue };
+            let Some(own) = own else {
+                return Err(format!(
+                    "classes.{}.nomad.region: the name of the daemon's own region is unknown; set NOMAD_REGION",
+                    class.name
+                ));
+            };
+            if region == own {
+                namespace.region = None;
+                if namespace.name == self.nomad.namespace {
+                    class.nomad.namespace = None;
+                }
+            }
+        }
+        Ok(self)
+    }
+
     /// The class with this name.
     pub fn class(&self, name: &str) -> Option<&Class> {
         self.classes.iter().find(|class| class.name == name)
@@ -172,6 +214,9 @@ impl Config {
         let mut config =
             Config { classes: Vec::new(), classes_only: false, warm: class.warm.clone(), ..self.clone() };
         config.public = class.public.unwrap_or(self.public);
+        if let Some(namespace) = &class.nomad.namespace {
+            config.nomad.namespace.clone_from(&namespace.name);
+        }
         if let Some(template) = &class.template {
             config.template = template.clone();
         }
@@ -184,7 +229,7 @@ impl Config {
         }
         if let Some(group) = &class.runner_group {
             config.github.runner_group = Some(group.clone());
-        } else if config.github.scope == ScopeSetting::Repository {
+        } else if config.github.scope == RunnerLevel::Repository {
             config.github.runner_group = None;
         }
         if let Some(setting) = class.registration_setting {
@@ -224,7 +269,7 @@ impl Config {
 pub(super) struct Top<'a> {
     pub(super) labels: Option<&'a LabelRules>,
     pub(super) template: Option<&'a Template>,
-    pub(super) scope: ScopeSetting,
+    pub(super) scope: RunnerLevel,
     pub(super) registration: RegistrationSetting,
     pub(super) has_access_token: bool,
     pub(super) namespace: &'a str,
@@ -273,6 +318,11 @@ pub(super) fn parse(section: &Section, problems: &Problems, top: &Top) -> (Vec<C
         );
         classes.truncate(CLASSES_MAX);
     }
+    let others = namespaces(&classes).len();
+    if others > NAMESPACES_MAX {
+        let message = format!("they name {others} Nomad namespaces besides nomad.namespace");
+        section.problem("classes", message, format!("use at most {NAMESPACES_MAX}, or several daemons"));
+    }
     if only && classes.is_empty() && items.is_empty() {
         section.problem("classes_only", "there are no classes, so no job would get a runner", "add classes");
     }
@@ -295,18 +345,7 @@ fn class(node: &Node, problems: &Problems, top: &Top) -> Option<Class> {
     let name = text_of(node, "name").filter(|name| is_class(name));
     let path = format!("classes.{}", name.unwrap_or_default());
     let section = Section::new(problems, path.trim_end_matches('.'), Some(node), node.place);
-    let written = section.text("name");
-    let Some(name) = name.filter(|_| written.is_some()) else {
-        let help = "write 1 to 32 of a-z, A-Z, 0-9, _ and -";
-        match written {
-            Some(name) => {
-                section.problem("name", format!("\"{}\" is not a valid name", harmless(name)), help)
-            }
-            None if section.get("name").is_some() => {}
-            None => section.problem("name", "a class needs a name", help),
-        }
-        return None;
-    };
+    let name = valid_name(&section, name)?;
     let mut class = Class { name: name.to_owned(), matches: matches(&section), ..Class::default() };
     class.deny = section.text("deny").map(harmless);
     if let Some(deny) = class.deny.as_ref().filter(|deny| deny.chars().count() > DENY_MAX) {
@@ -323,6 +362,48 @@ fn class(node: &Node, problems: &Problems, top: &Top) -> Option<Class> {
         }
     });
     free(&section, "template_settings", &mut class.settings);
+    class.labels = own_label_rules(&section, problems, &class, top);
+    class.nomad = nomad(&section, top);
+    scheduling(&section, &mut class);
+    github(&section, &mut class, top);
+    let around = warm::Around {
+        class: Some(name),
+        matches: Some(&class.matches),
+        labels: class.labels.as_ref().or(top.labels),
+        scope: class.scope.unwrap_or(top.scope),
+        repos: top.repos,
+        classes_only: false,
+    };
+    class.warm = warm::parse(&section, problems, &around);
+    if class.deny.is_some()
+        && let Some(key) = section.others(&["name", "match", "deny"])
+    {
+        section.problem(
+            "deny",
+            format!("jobs of this class get no runner, so {key} has no effect"),
+            "remove one of them",
+        );
+    }
+    section.finish();
+    Some(class)
+}
+
+/// The class's name, or a problem.
+fn valid_name<'a>(section: &Section, name: Option<&'a str>) -> Option<&'a str> {
+    let written = section.text("name");
+    let valid = name.filter(|_| written.is_some());
+    let help = "write 1 to 32 of a-z, A-Z, 0-9, _ and -";
+    match written {
+        _ if valid.is_some() => {}
+        Some(name) => section.problem("name", format!("\"{}\" is not a valid name", harmless(name)), help),
+        None if section.get("name").is_some() => {}
+        None => section.problem("name", "a class needs a name", help),
+    }
+    valid
+}
+
+/// The top level's label rules with the class's own; `None` if it has none.
+fn own_label_rules(section: &Section, problems: &Problems, class: &Class, top: &Top) -> Option<LabelRules> {
     let says_of_labels =
         ["runson_allowed", "runson_max_length", "runson_limits", "runson_numbers", "allow_keys", "deny_keys"]
             .map(|key| section.get(key).is_some())
@@ -330,9 +411,11 @@ fn class(node: &Node, problems: &Problems, top: &Top) -> Option<Class> {
     let template = class.template.as_ref().or(top.template);
     // If the top level's rules are invalid, the class's are read anyway, to report their problems.
     let rules = top.labels.cloned().or_else(|| LabelRules::new("").ok());
-    let rules = rules.and_then(|rules| label_rules(&section, problems, rules, template));
-    class.labels = rules.clone().filter(|_| says_of_labels);
-    class.nomad = nomad(&section, top);
+    rules.and_then(|rules| label_rules(section, problems, rules, template)).filter(|_| says_of_labels)
+}
+
+/// The class's caps and times.
+fn scheduling(section: &Section, class: &mut Class) {
     let cap = |key| section.count(key).filter(|count| *count > 0);
     class.max_runners = cap("max_runners");
     class.max_runners_per_repository = cap("max_runners_per_repository");
@@ -357,29 +440,8 @@ fn class(node: &Node, problems: &Problems, top: &Top) -> Option<Class> {
     class.starting_timeout = limit("starting_timeout");
     class.connect_timeout = limit("connect_timeout");
     class.unassigned_timeout = limit("unassigned_timeout");
-    let longest = max_run_duration(&section);
+    let longest = max_run_duration(section);
     class.max_run_duration = section.has("max_run_duration").then_some(longest);
-    github(&section, &mut class, top);
-    let around = warm::Around {
-        class: Some(name),
-        matches: Some(&class.matches),
-        labels: rules.as_ref(),
-        scope: class.scope.unwrap_or(top.scope),
-        repos: top.repos,
-        classes_only: false,
-    };
-    class.warm = warm::parse(&section, problems, &around);
-    if class.deny.is_some()
-        && let Some(key) = section.others(&["name", "match", "deny"])
-    {
-        section.problem(
-            "deny",
-            format!("jobs of this class get no runner, so {key} has no effect"),
-            "remove one of them",
-        );
-    }
-    section.finish();
-    Some(class)
 }
 
 /// The minimum `max_run_duration`. A shorter one is a mistake, because no job could finish.
@@ -443,6 +505,19 @@ fn matches(class: &Section) -> ClassMatch {
     ClassMatch { labels, repos, visibility }
 }
 
+/// Checks the name of a namespace.
+pub(super) fn namespace_word(section: &Section, text: &str) -> String {
+    let fits = |c: char| c.is_ascii_alphanumeric() || c == '-';
+    if text.is_empty() || text.len() > NAMESPACE_MAX || !text.chars().all(fits) {
+        let help = match text {
+            "*" => "jobs run in a single namespace: write its name".to_owned(),
+            _ => format!("write 1 to {NAMESPACE_MAX} of a-z, A-Z, 0-9 and -"),
+        };
+        section.problem("namespace", format!("\"{}\" is not valid", harmless(text)), help);
+    }
+    text.to_owned()
+}
+
 fn nomad(class: &Section, top: &Top) -> ClassNomad {
     let section = class.section("nomad");
     let word = |key, text: &str| {
@@ -456,25 +531,16 @@ fn nomad(class: &Section, top: &Top) -> ClassNomad {
         }
         text.to_owned()
     };
-    if section.text("namespace").is_some_and(|namespace| namespace != top.namespace) {
-        section.problem(
-            "namespace",
-            "all runners of a daemon run in one namespace",
-            format!("remove it, or write {}: another namespace needs its own daemon", top.namespace),
-        );
-    }
-    if section.text("region").is_some() {
-        section.problem(
-            "region",
-            "all runners of a daemon run in one region",
-            "remove it and set NOMAD_REGION: another region needs its own daemon",
-        );
-    }
+    let namespace = section.text("namespace").map(|text| namespace_word(&section, text));
+    let region = section.text("region").map(|text| word("region", text));
     let priority = section.count("priority");
     if let Some(priority) = priority.filter(|priority| !PRIORITIES.contains(priority)) {
         section.problem("priority", format!("{priority}"), "write 1 to 100, as in a Nomad job");
     }
+    let namespace = Namespace { name: namespace.unwrap_or_else(|| top.namespace.to_owned()), region };
+    let is_own = namespace.region.is_none() && namespace.name == top.namespace;
     let nomad = ClassNomad {
+        namespace: (!is_own).then_some(namespace),
         datacenters: section.texts("datacenters").into_iter().map(|text| word("datacenters", text)).collect(),
         node_pool: section.text("node_pool").map(|text| word("node_pool", text)),
         priority,
@@ -488,7 +554,7 @@ fn github(section: &Section, class: &mut Class, top: &Top) {
     let scope = github.choice("scope", &SCOPES, top.scope);
     class.scope = github.get("scope").map(|_| scope);
     class.runner_group = github.text("runner_group").map(str::to_owned);
-    if class.runner_group.is_some() && scope == ScopeSetting::Repository {
+    if class.runner_group.is_some() && scope == RunnerLevel::Repository {
         github.problem(
             "runner_group",
             "only organizations have runner groups",
@@ -555,7 +621,7 @@ fn one(class: &Class, tokens: Tokens, shown: Shown) -> Value {
         "unassigned_timeout": time(class.unassigned_timeout),
         "max_run_duration": class.max_run_duration.map(duration::format),
         "github": {
-            "scope": class.scope.map(ScopeSetting::as_str),
+            "scope": class.scope.map(RunnerLevel::as_str),
             "runner_group": class.runner_group,
             "registration": class.registration_setting.map(RegistrationSetting::as_str),
         },
@@ -572,7 +638,10 @@ fn one(class: &Class, tokens: Tokens, shown: Shown) -> Value {
 /// `nomad` of a class.
 fn placement_tree(class: &Class) -> Value {
     let datacenters = Some(&class.nomad.datacenters).filter(|list| !list.is_empty());
+    let namespace = class.nomad.namespace.as_ref();
     json!({
+        "namespace": namespace.map(|namespace| &namespace.name),
+        "region": namespace.and_then(|namespace| namespace.region.as_ref()),
         "datacenters": datacenters,
         "node_pool": class.nomad.node_pool,
         "priority": class.nomad.priority,

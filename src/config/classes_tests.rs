@@ -58,7 +58,7 @@ fn a_class_is_merged_over_the_top_level() {
     assert_eq!(gpu.scheduler.starting_timeout, minutes(15));
     assert_eq!(gpu.scheduler.runner_inactivity_timeout, Some(minutes(10)));
     assert_eq!(gpu.github.runner_group.as_deref(), Some("gpu"));
-    assert!(gpu.organization() && !config.organization());
+    assert_eq!((gpu.github.scope, config.github.scope), (RunnerLevel::Organization, RunnerLevel::Repository));
     assert_eq!(class.nomad.node_pool.as_deref(), Some("gpu"));
     let rest = config.of_class(config.class("rest").unwrap());
     assert_eq!(rest.settings["image"], "one");
@@ -107,8 +107,15 @@ fn problems_name_the_class_and_what_to_do() {
         ),
         ("classes: [{name: a, match: {labels: '('}}]", "classes.a.match.labels: not a regular expression"),
         ("classes: [{name: a, match: {labels: 'a(?!b)'}}]", "look-around"),
-        ("classes: [{name: a, nomad: {namespace: other}}]", "classes.a.nomad.namespace: all runners"),
-        ("classes: [{name: a, nomad: {region: eu}}]", "set NOMAD_REGION"),
+        (
+            "classes: [{name: a, nomad: {namespace: '*'}}]",
+            "classes.a.nomad.namespace: \"*\" is not valid; jobs run",
+        ),
+        ("classes: [{name: a, nomad: {namespace: a_b}}]", "write 1 to 128 of"),
+        (
+            "classes: [{name: a, nomad: {region: 'a b'}}]",
+            "classes.a.nomad.region: \"a b\" is not a valid name",
+        ),
         ("classes: [{name: a, nomad: {priority: 101}}]", "classes.a.nomad.priority: 101"),
         ("classes: [{name: a, github: {runner_group: x}}]", "only organizations have runner groups"),
         (
@@ -127,7 +134,37 @@ fn problems_name_the_class_and_what_to_do() {
         let errors = load(yaml).map(|_| ()).unwrap_err();
         assert!(errors.contains(expected), "{yaml}: {errors}");
     }
-    assert!(load("classes: [{name: a, nomad: {namespace: github}}]").is_ok(), "it is the top level's");
+    let many: Vec<String> = (0..21).map(|n| format!("{{name: c{n}, nomad: {{namespace: n{n}}}}}")).collect();
+    let errors = load(&format!("classes: [{}]", many.join(", "))).map(|_| ()).unwrap_err();
+    assert!(errors.contains("they name 21 Nomad namespaces"), "{errors}");
+}
+
+#[test]
+fn a_class_has_its_own_namespace_and_region() {
+    let yaml = "nomad: {namespace: ci}
+classes:
+- {name: a, nomad: {namespace: gpu}}
+- {name: b, nomad: {namespace: gpu}}
+- {name: c, nomad: {namespace: ci}}
+- {name: d, nomad: {region: eu}}
+- {name: e}";
+    let config = well(yaml);
+    let namespace = |name: &str, region: Option<&str>| Namespace {
+        name: name.to_owned(),
+        region: region.map(str::to_owned),
+    };
+    let of = |config: &Config, name: &str| config.class(name).unwrap().nomad.namespace.clone();
+    assert_eq!(of(&config, "a"), Some(namespace("gpu", None)));
+    assert_eq!(of(&config, "c"), None, "it is the top level's");
+    assert_eq!(of(&config, "d"), Some(namespace("ci", Some("eu"))));
+    assert_eq!(config.elsewhere(), [namespace("ci", Some("eu")), namespace("gpu", None)]);
+    assert_eq!(config.of_class(config.class("a").unwrap()).nomad.namespace, "gpu");
+    let shown = config.effective(Format::Yaml);
+    assert!(shown.contains("namespace: gpu") && shown.contains("region: eu"), "{shown}");
+    // The environment names the daemon's own region.
+    assert!(config.clone().in_region(None).unwrap_err().contains("classes.d.nomad.region"));
+    assert_eq!(config.clone().in_region(Some("us")).unwrap().elsewhere(), config.elsewhere());
+    assert_eq!(of(&config.in_region(Some("eu")).unwrap(), "d"), None);
 }
 
 #[test]

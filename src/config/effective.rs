@@ -38,54 +38,10 @@ pub(super) fn print(config: &Config, format: Format) -> String {
 impl Config {
     /// The configuration in the format of its file, with all defaults filled in.
     pub fn tree(&self, tokens: Tokens) -> Value {
-        let Config { nomad, github, scheduler, labels, .. } = self;
-        let settings = settings(&self.settings, tokens);
-        let mut github_tree = json!({
-            "url": github.url,
-            "token": token(github.token.as_ref(), tokens),
-            "token_file": github.token_file,
-            "access_token": token(github.access_token.as_ref(), tokens),
-            "cachefile": github.cachefile,
-            "registration": github.registration.as_str(),
-            "scope": github.scope.as_str(),
-            "runner_group": github.runner_group,
-            "watch_pushes": github.watch_pushes,
-            "ca_file": github.ca_file,
-        });
-        if let (Some(app), true) = (&github.app, tokens == Tokens::Hidden) {
-            github_tree["app"] = credentials::app_tree(app);
-        }
-        if let Value::Object(entries) = &mut github_tree {
-            // Templates do not need them.
-            if tokens == Tokens::Hidden {
-                entries.extend(credentials::tree(&github.credentials));
-            }
-            entries.retain(|_, value| !value.is_null());
-        }
-        let webhook = &self.webhook;
-        let mut webhook_tree = json!({
-            "listen": webhook.listen.map(|address| address.to_string()).unwrap_or_default(),
-            // It signs deliveries; no template needs it.
-            "secret": webhook.secret.as_ref().filter(|_| tokens == Tokens::Hidden).map(|_| HIDDEN),
-            "secret_file": webhook.secret_file,
-            "url": webhook.url,
-            "poll_deliveries": webhook.poll_deliveries,
-        });
-        if let Value::Object(entries) = &mut webhook_tree {
-            entries.retain(|_, value| !value.is_null());
-        }
-        let status = &self.status;
-        let mut status_tree = json!({
-            "listen": status.listen.map(|address| address.to_string()).unwrap_or_default(),
-            "public": status.public,
-        });
-        // No template needs it.
-        if status.token.is_some() && tokens == Tokens::Hidden {
-            status_tree["token"] = json!(HIDDEN);
-        }
+        let Config { nomad, labels, .. } = self;
         let mut tree = json!({
             "nomad": { "namespace": nomad.namespace, "jobprefix": nomad.jobprefix, "meta": nomad.meta },
-            "github": github_tree,
+            "github": self.github_tree(tokens),
             "repos": self.repos.iter().map(ToString::to_string).collect::<Vec<_>>(),
             "runson_match": labels.to_string(),
             "runson_allowed": labels.allowed(),
@@ -94,27 +50,13 @@ impl Config {
             "runson_numbers": labels.numbers(),
             "loop": seconds(self.loop_interval),
             "parallel": self.parallel,
-            "status": status_tree,
+            "status": self.status_tree(tokens),
             "metrics": { "per_repository": self.status.per_repository },
-            "webhook": webhook_tree,
+            "webhook": self.webhook_tree(tokens),
             "ha": { "enabled": self.ha },
             "template": self.template.shown(tokens),
-            "template_settings": settings,
-            "scheduler": {
-                "runner_inactivity_timeout": duration::format(scheduler.runner_inactivity_timeout),
-                "purge_successfull_timeout": duration::format(scheduler.purge_successfull_timeout),
-                "purge_failure_timeout": duration::format(scheduler.purge_failure_timeout),
-                "max_runners": scheduler.max_runners.unwrap_or(0),
-                "max_runners_per_repository": scheduler.max_runners_per_repository.unwrap_or(0),
-                "max_runners_per_group": scheduler.max_runners_per_group.unwrap_or(0),
-                "pending_to_kill_listening": duration::format(scheduler.pending_to_kill_listening),
-                "waiting_timeout": duration::format(Some(scheduler.waiting_timeout)),
-                "starting_timeout": duration::format(Some(scheduler.starting_timeout)),
-                "connect_timeout": duration::format(Some(scheduler.connect_timeout)),
-                "unassigned_timeout": duration::format(Some(scheduler.unassigned_timeout)),
-                "max_run_duration": duration::format(scheduler.max_run_duration),
-                "strict": scheduler.strict,
-            },
+            "template_settings": settings(&self.settings, tokens),
+            "scheduler": self.scheduler_tree(),
         });
         if let Some(keys) = labels.allow_keys() {
             tree["allow_keys"] = rules::keys_tree(keys);
@@ -139,6 +81,81 @@ impl Config {
             tree["warm"] = warm::tree(&self.warm);
         }
         tree
+    }
+
+    fn github_tree(&self, tokens: Tokens) -> Value {
+        let github = &self.github;
+        let mut tree = json!({
+            "url": github.url,
+            "token": token(github.token.as_ref(), tokens),
+            "token_file": github.token_file,
+            "access_token": token(github.access_token.as_ref(), tokens),
+            "cachefile": github.cachefile,
+            "registration": github.registration.as_str(),
+            "scope": github.scope.as_str(),
+            "runner_group": github.runner_group,
+            "watch_pushes": github.watch_pushes,
+            "ca_file": github.ca_file,
+        });
+        if let (Some(app), true) = (&github.app, tokens == Tokens::Hidden) {
+            tree["app"] = credentials::app_tree(app);
+        }
+        if let Value::Object(entries) = &mut tree {
+            // Templates do not need them.
+            if tokens == Tokens::Hidden {
+                entries.extend(credentials::tree(&github.credentials));
+            }
+            entries.retain(|_, value| !value.is_null());
+        }
+        tree
+    }
+
+    fn webhook_tree(&self, tokens: Tokens) -> Value {
+        let webhook = &self.webhook;
+        let mut tree = json!({
+            "listen": webhook.listen.map(|address| address.to_string()).unwrap_or_default(),
+            // It signs deliveries; no template needs it.
+            "secret": webhook.secret.as_ref().filter(|_| tokens == Tokens::Hidden).map(|_| HIDDEN),
+            "secret_file": webhook.secret_file,
+            "url": webhook.url,
+            "poll_deliveries": webhook.poll_deliveries,
+        });
+        if let Value::Object(entries) = &mut tree {
+            entries.retain(|_, value| !value.is_null());
+        }
+        tree
+    }
+
+    fn status_tree(&self, tokens: Tokens) -> Value {
+        let status = &self.status;
+        let mut tree = json!({
+            "listen": status.listen.map(|address| address.to_string()).unwrap_or_default(),
+            "public": status.public,
+        });
+        // No template needs it.
+        if status.token.is_some() && tokens == Tokens::Hidden {
+            tree["token"] = json!(HIDDEN);
+        }
+        tree
+    }
+
+    fn scheduler_tree(&self) -> Value {
+        let scheduler = &self.scheduler;
+        json!({
+            "runner_inactivity_timeout": duration::format(scheduler.runner_inactivity_timeout),
+            "purge_successfull_timeout": duration::format(scheduler.purge_successfull_timeout),
+            "purge_failure_timeout": duration::format(scheduler.purge_failure_timeout),
+            "max_runners": scheduler.max_runners.unwrap_or(0),
+            "max_runners_per_repository": scheduler.max_runners_per_repository.unwrap_or(0),
+            "max_runners_per_group": scheduler.max_runners_per_group.unwrap_or(0),
+            "pending_to_kill_listening": duration::format(scheduler.pending_to_kill_listening),
+            "waiting_timeout": duration::format(Some(scheduler.waiting_timeout)),
+            "starting_timeout": duration::format(Some(scheduler.starting_timeout)),
+            "connect_timeout": duration::format(Some(scheduler.connect_timeout)),
+            "unassigned_timeout": duration::format(Some(scheduler.unassigned_timeout)),
+            "max_run_duration": duration::format(scheduler.max_run_duration),
+            "strict": scheduler.strict,
+        })
     }
 }
 

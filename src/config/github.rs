@@ -3,15 +3,15 @@
 use std::path::{Path, PathBuf};
 
 use super::{
-    AppConfig, Environment, GitHubConfig, RegistrationSetting, ScopeSetting, credentials,
+    AppConfig, Environment, GitHubConfig, RegistrationSetting, RunnerLevel, credentials,
     reader::{Problems, Section},
     source::{app_of, expand, not_a_variable},
 };
 use crate::secret::Secret;
 
 /// The values of `scope`.
-pub(super) const SCOPES: [(&str, ScopeSetting); 2] =
-    [("repository", ScopeSetting::Repository), ("organization", ScopeSetting::Organization)];
+pub(super) const SCOPES: [(&str, RunnerLevel); 2] =
+    [("repository", RunnerLevel::Repository), ("organization", RunnerLevel::Organization)];
 
 /// The values of `registration`.
 pub(super) const REGISTRATIONS: [(&str, RegistrationSetting); 4] = [
@@ -47,9 +47,9 @@ pub(super) fn parse(top: &Section, problems: &Problems, env: Environment) -> Opt
         None if token_file.is_none() && section.get("app").is_none() => from_env(),
         None => None,
     };
-    let scope = section.choice("scope", &SCOPES, ScopeSetting::Repository);
+    let scope = section.choice("scope", &SCOPES, RunnerLevel::Repository);
     let runner_group = section.text("runner_group").map(str::to_owned);
-    if runner_group.is_some() && scope == ScopeSetting::Repository {
+    if runner_group.is_some() && scope == RunnerLevel::Repository {
         section.problem(
             "runner_group",
             "only organizations have runner groups",

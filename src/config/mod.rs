@@ -41,7 +41,7 @@ pub use webhook::WebhookConfig;
 pub use crate::model::RepoEntry;
 use crate::{
     labels::{Interest, LabelRules},
-    model::Registration,
+    model::{Registration, RunnerLevel},
     secret::Secret,
 };
 
@@ -125,7 +125,7 @@ pub struct GitHubConfig {
     /// `registration` as written; [`Config::registration`] resolves `auto`.
     pub registration: RegistrationSetting,
     /// `scope`: where runners are registered.
-    pub scope: ScopeSetting,
+    pub scope: RunnerLevel,
     /// `runner_group` of an organization's runners, by name; `None`: the default group.
     pub runner_group: Option<String>,
     /// `watch_pushes`: polls the repositories that were pushed to last.
@@ -163,15 +163,6 @@ pub enum RegistrationSetting {
     Token,
     /// A long-lived token in the job, as in nomadtools.
     AccessToken,
-}
-
-/// `github.scope`: where runners are registered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ScopeSetting {
-    /// The repository of the job.
-    Repository,
-    /// The organization that owns the repository.
-    Organization,
 }
 
 /// `scheduler`: how many runners, and for how long. Empty times and zeroes are `None`.
@@ -236,12 +227,6 @@ impl Config {
         Interest::new(&self.labels, &self.nomad.jobprefix)
     }
 
-    /// Whether runners register at their repository's organization (`github.scope`) rather than at the
-    /// repository.
-    pub fn organization(&self) -> bool {
-        self.github.scope == ScopeSetting::Organization
-    }
-
     /// The warm entries of the top level and of the classes: each with its class, and what identifies the settings of
     /// their runners.
     pub fn warm_entries(&self) -> Vec<(Option<String>, String, WarmEntry)> {
@@ -288,15 +273,6 @@ impl RegistrationSetting {
             RegistrationSetting::Jit => "jit",
             RegistrationSetting::Token => "token",
             RegistrationSetting::AccessToken => "access_token",
-        }
-    }
-}
-
-impl ScopeSetting {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            ScopeSetting::Repository => "repository",
-            ScopeSetting::Organization => "organization",
         }
     }
 }

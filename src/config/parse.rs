@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     Config, ConfigError, ConfigErrors, DEFAULT_TEMPLATE, Environment, GitHubConfig, JOBPREFIX_MAX,
-    NomadConfig, RegistrationSetting, RepoEntry, Scheduler, ScopeSetting, Template, classes, github,
+    NomadConfig, RegistrationSetting, RepoEntry, RunnerLevel, Scheduler, Template, classes, github,
     reader::{Problems, Section, Shape},
     rerun,
     rules::{free, label_rules},
@@ -14,6 +14,7 @@ use super::{
     yaml::{self, Data, Node},
 };
 use crate::{
+    config::{RerunLost, WebhookConfig},
     labels::{LabelRules, harmless},
     model::Registration,
 };
@@ -98,41 +99,22 @@ fn build(
     let github = github::parse(&top, problems, env);
     let repos = repos(&top, problems);
     let loop_interval = loop_interval(&top);
-    let parallel = match top.count("parallel") {
-        Some(0) => {
-            top.problem("parallel", "nothing could run", "write 1 or more");
-            DEFAULT_PARALLEL
-        }
-        Some(number) => number.min(PARALLEL_MAX),
-        None => DEFAULT_PARALLEL,
-    };
-    let template = match Template::find(top.text("template").unwrap_or(DEFAULT_TEMPLATE), directory) {
-        Ok(template) => {
-            let source = if source.is_empty() { "the configuration" } else { source };
-            Some(template.placed(source, top.place("template").0))
-        }
-        Err((message, help)) => {
-            top.problem("template", message, help);
-            None
-        }
-    };
+    let parallel = parallel(&top);
+    let source = if source.is_empty() { "the configuration" } else { source };
+    let template = template(&top, source, directory);
     let labels = labels(&top, problems, template.as_ref());
     let settings = settings(&top);
     let scheduler = scheduler(&top);
-    let ha = top.section("ha");
-    let ha_enabled = ha.boolean("enabled", false);
-    ha.finish();
-    let in_settings =
-        settings.get("access_token").and_then(Value::as_str).is_some_and(|text| !text.is_empty());
-    let has_access_token = in_settings || github.as_ref().is_some_and(|github| github.access_token.is_some());
+    let ha = ha(&top);
+    let has_access_token = has_access_token(&settings, github.as_ref());
     let over = classes::Top {
         labels: labels.as_ref(),
         template: template.as_ref(),
-        scope: github.as_ref().map_or(ScopeSetting::Repository, |github| github.scope),
+        scope: github.as_ref().map_or(RunnerLevel::Repository, |github| github.scope),
         registration: github.as_ref().map_or(RegistrationSetting::Auto, |github| github.registration),
         has_access_token,
         namespace: &nomad.namespace,
-        source: if source.is_empty() { "the configuration" } else { source },
+        source,
         directory,
         repos: &repos,
     };
@@ -153,8 +135,7 @@ fn build(
     top.finish();
     let (github, labels, template) = (github?, labels?, template?);
 
-    let setting = github.registration;
-    let registration = match template::registration(setting, &template, has_access_token) {
+    let registration = match template::registration(github.registration, &template, has_access_token) {
         Ok(registration) => registration,
         Err((message, help)) => {
             let place = root.key_place(&["github", "registration"]);
@@ -162,10 +143,81 @@ fn build(
             return None;
         }
     };
-    let mut warnings = warnings(&github, registration, &template, has_access_token);
-    warnings.extend(github::token_of_another_host(&github, env));
-    warnings.extend(status.warnings());
-    warnings.extend(classes::shadowed(&classes));
+    let warnings = [
+        warnings(&github, registration, &template, has_access_token),
+        github::token_of_another_host(&github, env).into_iter().collect(),
+        status.warnings(),
+        classes::shadowed(&classes),
+        without_effect_or_unsafe(rerun_lost, registration, &labels, &webhook),
+    ]
+    .concat();
+    Some(Config {
+        nomad,
+        github,
+        repos,
+        labels,
+        loop_interval,
+        template,
+        settings,
+        scheduler,
+        classes,
+        classes_only,
+        public,
+        warm,
+        rerun_lost,
+        status,
+        webhook,
+        ha,
+        parallel,
+        registration,
+        warnings,
+    })
+}
+
+/// Whether jobs contain a long-lived token.
+fn has_access_token(settings: &Map<String, Value>, github: Option<&GitHubConfig>) -> bool {
+    let in_settings = settings.get("access_token").and_then(Value::as_str);
+    in_settings.is_some_and(|text| !text.is_empty())
+        || github.is_some_and(|github| github.access_token.is_some())
+}
+
+/// The number of concurrent actions.
+fn parallel(top: &Section) -> usize {
+    match top.count("parallel") {
+        Some(0) => {
+            top.problem("parallel", "nothing could run", "write 1 or more");
+            DEFAULT_PARALLEL
+        }
+        Some(number) => number.min(PARALLEL_MAX),
+        None => DEFAULT_PARALLEL,
+    }
+}
+
+fn template(top: &Section, source: &str, directory: Option<&Path>) -> Option<Template> {
+    match Template::find(top.text("template").unwrap_or(DEFAULT_TEMPLATE), directory) {
+        Ok(template) => Some(template.placed(source, top.place("template").0)),
+        Err((message, help)) => {
+            top.problem("template", message, help);
+            None
+        }
+    }
+}
+
+fn ha(top: &Section) -> bool {
+    let section = top.section("ha");
+    let enabled = section.boolean("enabled", false);
+    section.finish();
+    enabled
+}
+
+/// Warnings about settings that have no effect, take long, or can be guessed.
+fn without_effect_or_unsafe(
+    rerun_lost: Option<RerunLost>,
+    registration: Registration,
+    labels: &LabelRules,
+    webhook: &WebhookConfig,
+) -> Vec<String> {
+    let mut warnings = Vec::new();
     if rerun_lost.is_some() && registration != Registration::Jit {
         warnings.push(format!(
             "rerun_lost runs only jobs of just-in-time runners again, and runners register by {registration} (github.registration)"
@@ -185,51 +237,26 @@ fn build(
             webhook::SHORT_SECRET
         ));
     }
-    Some(Config {
-        nomad,
-        github,
-        repos,
-        labels,
-        loop_interval,
-        template,
-        settings,
-        scheduler,
-        classes,
-        classes_only,
-        public,
-        warm,
-        rerun_lost,
-        status,
-        webhook,
-        ha: ha_enabled,
-        parallel,
-        registration,
-        warnings,
-    })
+    warnings
 }
 
 fn nomad(top: &Section) -> NomadConfig {
     let section = top.section("nomad");
-    // Each with its allowed characters: for Nomad's namespaces, GitHub's runner names, and a Meta key used in
-    // filter expressions.
+    // Each with its allowed characters: for GitHub's runner names, and a Meta key used in filter expressions.
     let word = |key, default: &str, more: &str, max: usize| {
         let value = section.text(key).unwrap_or(default);
         let fits = |c: char| c.is_ascii_alphanumeric() || more.contains(c);
         if value.len() > max || !value.chars().all(fits) {
-            let help = if key == "namespace" && value == "*" {
-                "jobs run in a single namespace: write its name".to_owned()
-            } else {
-                format!(
-                    "write 1 to {max} of a-z, A-Z, 0-9 and {}",
-                    more.chars().map(String::from).collect::<Vec<_>>().join(" ")
-                )
-            };
+            let help = format!(
+                "write 1 to {max} of a-z, A-Z, 0-9 and {}",
+                more.chars().map(String::from).collect::<Vec<_>>().join(" ")
+            );
             section.problem(key, format!("\"{}\" is not valid", harmless(value)), help);
         }
         value.to_owned()
     };
     let nomad = NomadConfig {
-        namespace: word("namespace", "github", "-", 128),
+        namespace: classes::namespace_word(&section, section.text("namespace").unwrap_or("github")),
         jobprefix: word("jobprefix", "NTGithubRunner", "_-", JOBPREFIX_MAX),
         meta: word("meta", "NOMADTOOLS", "_.-", 128),
     };

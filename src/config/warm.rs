@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 
 use super::{
-    Config, RepoEntry, ScopeSetting, Tokens,
+    Config, RepoEntry, RunnerLevel, Tokens,
     classes::ClassMatch,
     effective,
     hours::Hours,
@@ -46,7 +46,7 @@ pub(super) struct Around<'a> {
     pub(super) class: Option<&'a str>,
     pub(super) matches: Option<&'a ClassMatch>,
     pub(super) labels: Option<&'a LabelRules>,
-    pub(super) scope: ScopeSetting,
+    pub(super) scope: RunnerLevel,
     pub(super) repos: &'a [RepoEntry],
     /// Jobs that no class matches are held.
     pub(super) classes_only: bool,
@@ -159,8 +159,8 @@ fn place(section: &Section, around: &Around) -> Option<RepoEntry> {
         }
         (None, None) => {
             let (key, like) = match around.scope {
-                ScopeSetting::Organization => ("owner", "acme"),
-                ScopeSetting::Repository => ("repository", "acme/widgets"),
+                RunnerLevel::Organization => ("owner", "acme"),
+                RunnerLevel::Repository => ("repository", "acme/widgets"),
             };
             section.problem(
                 key,
@@ -182,12 +182,12 @@ fn place(section: &Section, around: &Around) -> Option<RepoEntry> {
         return None;
     };
     match (key, around.scope) {
-        ("owner", ScopeSetting::Repository) => section.problem(
+        ("owner", RunnerLevel::Repository) => section.problem(
             "owner",
             "runners of an owner register at its organization, and github.scope is repository",
             "set github.scope to organization, or write repository: owner/name",
         ),
-        ("repository", ScopeSetting::Organization) => section.problem(
+        ("repository", RunnerLevel::Organization) => section.problem(
             "repository",
             "github.scope is organization, so its runners would take jobs of all repositories of the owner",
             "write owner instead, or set github.scope to repository",

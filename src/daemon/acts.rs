@@ -112,7 +112,7 @@ impl Acts {
     pub fn change(&self, repository: RepositoryId) -> bool {
         self.under_way.values().any(|(_, action)| match action {
             Action::Start(start) => start.repository.id == repository,
-            Action::Stop(stop) => stop.repository.id == repository,
+            Action::Stop(stop) => stop.repository.as_ref().is_some_and(|own| own.id == Some(repository)),
             _ => false,
         })
     }
@@ -180,6 +180,7 @@ pub(super) fn due(planned: &[Action], under_way: &[Action], observation: &Observ
 fn started(start: &Start, nomad: &NomadView) -> Runner {
     Runner {
         name: start.name.clone(),
+        namespace: start.namespace.clone(),
         ownership: Ownership::Ours,
         meta: RunnerMeta {
             labelsstr: Labels::joined(&start.labels),
@@ -228,6 +229,7 @@ mod tests {
                 visibility: Default::default(),
             },
             class: None,
+            namespace: None,
             labels: Labels::new(["nomadtools"]),
             purpose: JobId(job_id).into(),
             facts: Default::default(),
@@ -246,13 +248,20 @@ mod tests {
             runners: Vec::new(),
             foreign: Vec::new(),
             variables: std::collections::BTreeSet::new(),
+            unseen: std::collections::BTreeMap::new(),
         };
         let runners = [started(&start(7, 1), &nomad), started(&start(8, 1), &nomad)];
         nomad.runners.extend(runners);
         let observation = Observation { nomad: Some(nomad), ..Observation::default() };
         let purge = |name: &str| {
             let reason = PurgeReason::Asked;
-            Action::Purge(Purge { name: name.to_owned(), repository: None, class: None, reason })
+            Action::Purge(Purge {
+                name: name.to_owned(),
+                namespace: None,
+                repository: None,
+                class: None,
+                reason,
+            })
         };
         let excludes = |under_way: &Action, action: &Action, observation: &Observation| {
             due(std::slice::from_ref(action), std::slice::from_ref(under_way), observation).is_empty()

@@ -22,10 +22,10 @@ const RESOLVED_WITHIN: Duration = Duration::from_secs(120);
 const CHORE_WITHIN: Duration = Duration::from_secs(30);
 
 /// Registrations are listed only to find orphans, so not before the first passes after a start.
-const REGISTRATIONS_AFTER: Duration = Duration::from_secs(60);
+const REGISTRATIONS_AFTER: Moment = Moment::after_start(Duration::from_secs(60));
 
 /// With many scopes, not before all repositories have been seen.
-const MANY_REGISTRATIONS_AFTER: Duration = Duration::from_secs(300);
+const MANY_REGISTRATIONS_AFTER: Moment = Moment::after_start(Duration::from_secs(300));
 
 /// The shortest time between two listings of one scope's registrations.
 const REGISTRATIONS_INTERVAL: Duration = Duration::from_secs(600);
@@ -80,14 +80,14 @@ impl Chores {
         if !self.tasks.is_empty() {
             return;
         }
-        if self.resolved_at.is_none_or(|at| now.saturating_sub(at) >= RESOLVE_EVERY.min(pass)) {
+        if self.resolved_at.is_none_or(|at| now.since(at) >= RESOLVE_EVERY.min(pass)) {
             self.resolved_at = Some(now);
             self.resolving = true;
             let (github, entries) = (github.until(Instant::now() + RESOLVED_WITHIN), entries.to_vec());
             self.tasks.spawn(async move {
                 Chore::Resolution(github.repositories(&entries, Refresh::WhenDue).await)
             });
-        } else if now.saturating_sub(self.ended_pass_at) >= pass {
+        } else if now.since(self.ended_pass_at) >= pass {
             self.ended_pass_at = now;
             let github = github.clone();
             self.tasks.spawn(async move {
@@ -156,7 +156,7 @@ impl Chores {
 
     /// How long a resolution of `repos` has been in progress; `None` if there is none.
     pub fn resolving_for(&self, now: Moment) -> Option<Duration> {
-        self.resolved_at.filter(|_| self.resolving).map(|at| now.saturating_sub(at))
+        self.resolved_at.filter(|_| self.resolving).map(|at| now.since(at))
     }
 
     /// For each version that ends, when it stops getting jobs.
@@ -191,7 +191,7 @@ impl Chores {
         let mut due: Vec<(Option<Moment>, Scope, RepositoryId)> = scopes
             .into_iter()
             .map(|(scope, id)| (self.registered.get(&scope).map(|registered| registered.at), scope, id))
-            .filter(|(at, ..)| at.is_none_or(|at| now.saturating_sub(at) >= interval))
+            .filter(|(at, ..)| at.is_none_or(|at| now.since(at) >= interval))
             .collect();
         due.sort();
         due.truncate(REGISTRATIONS_AT_ONCE);
@@ -238,7 +238,7 @@ mod tests {
         let mut chores = Chores::default();
         let mut listed = Vec::new();
         for second in 0..1200 {
-            let now = Duration::from_secs(second);
+            let now = Moment::after_start(Duration::from_secs(second));
             if now >= chores.registrations_at {
                 for (scope, ..) in chores.registrations_due(scopes.clone(), now) {
                     chores.registered.insert(scope, Registered { at: now, registrations: Vec::new() });

@@ -8,7 +8,7 @@ use crate::model::{Action, Report, StopReason};
 pub(super) fn say(report: &Report, took: Duration) {
     let Report { action, outcome } = report;
     let (kind, runner, result) = (action.kind(), action.runner(), outcome.kind());
-    let repository = action.repository().map(|repository| repository.full_name());
+    let repository = action.repository();
     let (job, attempt) = match action {
         Action::Start(start) => (start.purpose.job_id().map(|id| id.0), Some(start.attempt)),
         _ => (None, None),

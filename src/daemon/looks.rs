@@ -90,7 +90,7 @@ impl Daemon {
             return longest;
         }
         let next = self.schedule.next(self.now(), self.budget());
-        next.map_or(longest, |next| longest.min(self.epoch + next))
+        next.map_or(longest, |next| longest.min(self.epoch + next.since_start()))
     }
 
     /// How often complete listings, for Stops and purges, are needed at least while there are runners of ours.
@@ -128,7 +128,7 @@ impl Daemon {
                 Looked {
                     repository: repository.id,
                     began: now,
-                    ended: epoch.elapsed(),
+                    ended: Moment::after_start(epoch.elapsed()),
                     marks,
                     look,
                     asked,
@@ -143,13 +143,14 @@ impl Daemon {
     /// Records the result of a look. Returns whether it needs a pass.
     pub(super) fn looked(&mut self, looked: Looked) -> News {
         let id = looked.repository;
-        self.status.look(looked.look.as_str(), looked.ended.saturating_sub(looked.began));
+        self.status.look(looked.look.as_str(), looked.ended.since(looked.began));
         if let Err(Error::RateLimited { until, .. }) = &looked.result {
-            self.schedule.pause(id, until.saturating_duration_since(self.epoch));
+            let until = Moment::after_start(until.saturating_duration_since(self.epoch));
+            self.schedule.pause(id, until);
         }
         let mut seen = Seen {
             at: looked.ended,
-            took: looked.ended.saturating_sub(looked.began),
+            took: looked.ended.since(looked.began),
             failed: !matches!(looked.result, Ok(_) | Err(Error::RateLimited { .. } | Error::OutOfTime)),
             unfinished: looked.unfinished,
             ours: looked.marks.any_live(),
@@ -217,7 +218,7 @@ impl Daemon {
 
     /// Logs the forecast of the schedule once, unless it is a matter of seconds.
     pub(super) fn say_forecast(&mut self) {
-        if self.forecast_said || self.schedule.is_empty() || self.dry_run {
+        if self.forecast_said || self.schedule.is_empty() || self.mode.is_dry_run() {
             return;
         }
         self.forecast_said = true;

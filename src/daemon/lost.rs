@@ -9,8 +9,8 @@ use tokio::time::Instant;
 
 use super::Daemon;
 use crate::model::{
-    Action, Conclusion, Ended, EndedJob, Moment, NomadView, RerunMark, Runner, RunnerState, Timestamp,
-    Unobserved, age,
+    Action, Conclusion, Ended, EndedJob, Moment, NomadView, RepositoryRef, RerunMark, Runner, RunnerState,
+    Timestamp, Unobserved, age,
 };
 
 /// The maximum number of jobs. Further ones are forgotten.
@@ -61,7 +61,7 @@ impl LostJobs {
     /// All of them, with their ages now.
     pub fn seen(&self, now: Moment) -> BTreeMap<String, Ended> {
         let aged = |(name, (ended, at)): (&String, &(Ended, Moment))| {
-            let ago = ended.ago + now.saturating_sub(*at);
+            let ago = ended.ago + now.since(*at);
             (name.clone(), Ended { job: ended.job.clone(), ago })
         };
         self.jobs.iter().map(aged).collect()
@@ -88,15 +88,13 @@ impl Daemon {
         let new: Vec<&Runner> = nomad.runners.iter().filter(is_new).take(ASKED_AT_ONCE).collect();
         for runner in new {
             self.lost.requested.insert(runner.name.clone());
-            let (Some(job), repository) = (runner.meta.job_id(), runner.repository()) else { continue };
-            if repository.owner.is_empty() {
-                continue;
-            }
+            let repository = runner.repository().and_then(RepositoryRef::into_repository);
+            let (Some(job), Some(repository)) = (runner.meta.job_id(), repository) else { continue };
             match github.ended_job(&repository, job).await {
                 Ok(Some(ended))
                     if ended.job.runner == runner.name && ended.job.conclusion != Conclusion::Other =>
                 {
-                    self.lost.jobs.insert(runner.name.clone(), (ended, self.epoch.elapsed()));
+                    self.lost.jobs.insert(runner.name.clone(), (ended, self.now()));
                 }
                 Ok(_) => {}
                 Err(error) => {

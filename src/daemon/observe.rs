@@ -17,7 +17,7 @@ use crate::{
     labels::Interest,
     model::{
         GroupKey, JobStatus, Labels, Listing, Moment, NomadView, Observation, Ownership, Repository,
-        RepositoryId, RepositoryView, Runner, Timestamp, Unobserved, WorkflowJob,
+        RepositoryId, RepositoryRef, RepositoryView, Runner, RunnerLevel, Timestamp, Unobserved, WorkflowJob,
     },
 };
 
@@ -178,13 +178,13 @@ impl GitHubSide {
     }
 
     /// The scopes in which our runners can be registered, each with an existing repository.
-    pub fn scopes(&self, organizations: &[bool]) -> BTreeMap<Scope, RepositoryId> {
+    pub fn scopes(&self, levels: &[RunnerLevel]) -> BTreeMap<Scope, RepositoryId> {
         self.known
             .values()
             .filter(|known| !matches!(known.last, Last::Gone { .. }))
             .flat_map(|known| {
-                let scope = |organization: &bool| Scope::of(&known.repository, *organization);
-                organizations.iter().map(move |organization| (scope(organization), known.repository.id))
+                let scope = |level: &RunnerLevel| Scope::of(&RepositoryRef::from(&known.repository), *level);
+                levels.iter().map(move |level| (scope(level), known.repository.id))
             })
             .collect()
     }
@@ -256,7 +256,7 @@ impl GitHubSide {
     pub fn asks_in_full(&mut self, id: RepositoryId, now: Moment, active_every: Duration) -> bool {
         let is_due = self.is_due_in_full(id, now, active_every);
         let Some(known) = self.known.get_mut(&id).filter(|_| is_due) else { return false };
-        let again = known.asked_in_full.is_none_or(|at| now.saturating_sub(at) >= active_every);
+        let again = known.asked_in_full.is_none_or(|at| now.since(at) >= active_every);
         known.asked_in_full = if again { Some(now) } else { known.asked_in_full };
         again
     }
@@ -264,7 +264,7 @@ impl GitHubSide {
     /// Whether there was no complete listing of a repository for this long.
     fn is_due_in_full(&self, id: RepositoryId, now: Moment, active_every: Duration) -> bool {
         let active_at = self.known.get(&id).map(|known| known.active_at);
-        active_at.is_some_and(|at| at.is_none_or(|at| now.saturating_sub(at) >= active_every))
+        active_at.is_some_and(|at| at.is_none_or(|at| now.since(at) >= active_every))
     }
 
     /// Records the result of a look. A failure affects only its own repository. Returns whether it is news, and whether
@@ -366,9 +366,8 @@ impl GitHubSide {
             }
             Last::Listed { ended, marks: before, now: listed_at, missing, .. } => {
                 let (jobs, complete) = known.jobs.clone().unwrap_or_default();
-                let is_fresh = now.saturating_sub(*ended) <= self.fresh_for
-                    && marks.are_still(id, before)
-                    && !acts.change(id);
+                let is_fresh =
+                    now.since(*ended) <= self.fresh_for && marks.are_still(id, before) && !acts.change(id);
                 view.missing = missing.clone();
                 // What its entry meant before still counts: jobs get runners, and nothing stops.
                 if known.unconfirmed {
@@ -391,7 +390,7 @@ impl GitHubSide {
             let Listing::Fresh { complete, .. } = view.listing else { continue };
             let Some(known) = self.known.get_mut(id) else { continue };
             if let Last::Listed { began, .. } = known.last {
-                fresh.insert(*id, now.saturating_sub(began));
+                fresh.insert(*id, now.since(began));
             }
             if complete {
                 known.active_at = Some(now);
@@ -451,9 +450,8 @@ fn few(mut errors: Vec<Unobserved>, of_what: &str) -> Vec<Unobserved> {
 /// The repositories that our runners' Meta names.
 fn with_runners(runners: &[Runner]) -> impl Iterator<Item = (RepositoryId, Repository)> {
     runners.iter().filter(|runner| runner.ownership == Ownership::Ours).filter_map(|runner| {
-        let id = runner.meta.repo_id?;
-        let repository = runner.repository();
-        (!repository.owner.is_empty()).then_some((id, repository))
+        let repository = runner.repository()?.into_repository()?;
+        Some((repository.id, repository))
     })
 }
 

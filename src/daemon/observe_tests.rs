@@ -20,6 +20,7 @@ fn repository(id: u64) -> Repository {
 fn runner(name: &str, repo_id: Option<u64>, repo_url: &str, state: RunnerState) -> Runner {
     Runner {
         name: name.to_owned(),
+        namespace: None,
         ownership: if repo_id.is_some() { Ownership::Ours } else { Ownership::Nomadtools },
         meta: RunnerMeta {
             labelsstr: "nomadtools".to_owned(),
@@ -58,6 +59,7 @@ fn nomad(runners: Vec<Runner>) -> NomadView {
         runners,
         foreign: Vec::new(),
         variables: BTreeSet::new(),
+        unseen: std::collections::BTreeMap::new(),
     }
 }
 
@@ -72,8 +74,8 @@ fn side(nomad: &NomadView) -> GitHubSide {
 fn looked(id: u64, error: Error) -> Looked {
     Looked {
         repository: RepositoryId(id),
-        began: Moment::ZERO,
-        ended: Moment::ZERO,
+        began: Moment::START,
+        ended: Moment::START,
         marks: OfOne::default(),
         look: Look::Newest,
         asked: false,

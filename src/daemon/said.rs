@@ -25,7 +25,7 @@ impl Said {
         for report in pass.done().filter(|report| report.outcome.is_dry_run()) {
             ended::say(report, Duration::ZERO);
         }
-        self.0.retain(|_, at| now.saturating_sub(*at) < FORGOTTEN);
+        self.0.retain(|_, at| now.since(*at) < FORGOTTEN);
         for error in &pass.errors {
             // A changed remaining time is not news, but the same kind of error of another repository is.
             if self.is_news(format!("{} of {}", error.kind, error.subject), now) {

@@ -29,10 +29,7 @@ pub(super) fn configure(status: &Status, config: &Config) {
 
 /// Reports a pass that has ended.
 pub(super) fn tell(status: &Status, pass: &Pass, github: &GitHub, took: Duration) {
-    let deeds = pass.done().map(|report| {
-        let outcome = &report.outcome;
-        Deed::new(&report.action, outcome.kind(), &outcome.to_string(), outcome.is_failure())
-    });
+    let deeds = pass.done().map(Deed::new);
     let mut rates: BTreeMap<(&str, String), Rate> = BTreeMap::new();
     let told = github.rates();
     for ((who, bucket), rate) in &told {

@@ -36,7 +36,7 @@ impl Versions {
 
     /// The versions that are due to be asked about, and where. They then count as asked.
     pub(super) fn due(&mut self, now: Moment) -> Vec<(String, Scope)> {
-        let due = |asked: Option<Moment>| asked.is_none_or(|at| now.saturating_sub(at) >= DAILY);
+        let due = |asked: Option<Moment>| asked.is_none_or(|at| now.since(at) >= DAILY);
         let due = self.seen.iter_mut().filter(|(_, (_, asked))| due(*asked)).take(A_PASS);
         due.map(|(version, (scope, asked))| {
             *asked = Some(now);

@@ -36,6 +36,7 @@ use super::{
     wire::Page,
 };
 use crate::{
+    github::{Role, sizes::PageFailure},
     http::{self, Request, Response, RetryPolicy},
     labels::Interest,
     model::{RepositoryId, span},
@@ -242,9 +243,9 @@ impl GitHub {
         ])
     }
 
-    /// Whether another replica leads and uses the same limits.
-    pub fn stand_by(&self, stands_by: bool) {
-        self.0.limits.stand_by(stands_by);
+    /// Sets whether this replica is the leader. A standby uses only a part of the limits.
+    pub fn set_role(&self, role: Role) {
+        self.0.limits.set_role(role);
     }
 
     /// Counts what another client has used of the limits.
@@ -428,29 +429,34 @@ impl GitHub {
             if !follows {
                 return Ok(response);
             }
-            let location = response.header(header::LOCATION).unwrap_or_default();
-            let Some(target) = on_same_host(&self.0.api, request.path(), location) else {
-                let advice = match origin_of(&self.0.api, request.path(), location) {
-                    Some(origin) => format!("; if {origin} is the same server, set github.url to {origin}"),
-                    None => String::new(),
-                };
-                return Err(Error::Unexpected(format!(
-                    "{}: redirected away from the API's host, which is not followed{advice}",
-                    response.exchange
-                )));
-            };
-            // A proxy may serve the API below a path, and something else next to it that must not get the
-            // token.
-            let prefix = self.path("/");
-            if !target.starts_with(&prefix) {
-                return Err(Error::Unexpected(format!(
-                    "{}: redirected to a path outside of github.url's own, {prefix}, which is not followed",
-                    response.exchange
-                )));
-            }
+            let target = self.redirected(&request, &response)?;
             request = request.with_path(target);
         }
         Err(Error::Unexpected(format!("{} {}: too many redirects", request.method(), request.path())))
+    }
+
+    /// The path of a redirect that may be followed.
+    fn redirected(&self, request: &Request, response: &Response) -> Result<String, Error> {
+        let location = response.header(header::LOCATION).unwrap_or_default();
+        let Some(target) = on_same_host(&self.0.api, request.path(), location) else {
+            let advice = match origin_of(&self.0.api, request.path(), location) {
+                Some(origin) => format!("; if {origin} is the same server, set github.url to {origin}"),
+                None => String::new(),
+            };
+            return Err(Error::Unexpected(format!(
+                "{}: redirected away from the API's host, which is not followed{advice}",
+                response.exchange
+            )));
+        };
+        // A proxy may serve the API below a path, and something else next to it that must not get the token.
+        let prefix = self.path("/");
+        if !target.starts_with(&prefix) {
+            return Err(Error::Unexpected(format!(
+                "{}: redirected to a path outside of github.url's own, {prefix}, which is not followed",
+                response.exchange
+            )));
+        }
+        Ok(target)
     }
 
     /// How many requests this turn has made.
@@ -613,7 +619,7 @@ impl GitHub {
                 Err(error) => return Err(error),
             };
             reading.now = None;
-            if let Some(smaller) = self.0.sizes.smaller(first, &path, error.is_timeout()) {
+            if let Some(smaller) = self.0.sizes.smaller(first, &path, PageFailure::of(&error)) {
                 walk.instead(smaller);
                 continue;
             }

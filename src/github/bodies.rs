@@ -93,8 +93,17 @@ impl Bodies {
         Self { place: Some(Place::Memory), kept: Mutex::default() }
     }
 
-    /// In a directory beside the cache file. Without `writes`, it is only read.
-    pub fn beside(cache: &Path, writes: bool) -> Self {
+    /// In a directory beside the cache file.
+    pub fn beside(cache: &Path) -> Self {
+        Self::in_directory(cache, true)
+    }
+
+    /// The same, without changing it.
+    pub fn read_only_beside(cache: &Path) -> Self {
+        Self::in_directory(cache, false)
+    }
+
+    fn in_directory(cache: &Path, writes: bool) -> Self {
         let mut name = cache.file_name().unwrap_or_default().to_owned();
         name.push(".bodies");
         let path = cache.with_file_name(name);
@@ -211,17 +220,17 @@ mod tests {
         let body = vec![7; 100_000];
         let mark = Mark::of(&body);
         assert_eq!(Mark::parse(&mark.name()), Some(mark));
-        let bodies = Bodies::beside(&cache, true);
+        let bodies = Bodies::beside(&cache);
         bodies.keep(mark, &body).await;
         assert_eq!(bodies.get(mark).await.as_ref(), Some(&body));
-        let again = Bodies::beside(&cache, false);
+        let again = Bodies::read_only_beside(&cache);
         assert_eq!((again.len(), again.get(mark).await.as_ref()), (1, Some(&body)));
         again.retain(&BTreeSet::new()).await;
-        assert_eq!(Bodies::beside(&cache, true).len(), 1, "a reader removes nothing");
+        assert_eq!(Bodies::beside(&cache).len(), 1, "a reader removes nothing");
         bodies.retain(&BTreeSet::from([mark])).await;
         assert_eq!(bodies.len(), 1);
         bodies.retain(&BTreeSet::new()).await;
-        assert_eq!((bodies.len(), Bodies::beside(&cache, true).len()), (0, 0));
+        assert_eq!((bodies.len(), Bodies::beside(&cache).len()), (0, 0));
         assert_eq!(bodies.get(mark).await, None);
     }
 
@@ -229,7 +238,7 @@ mod tests {
     async fn broken_and_too_large_bodies_are_missing() {
         let directory = tempfile::tempdir().unwrap();
         let cache = directory.path().join("cache.json");
-        let bodies = Bodies::beside(&cache, true);
+        let bodies = Bodies::beside(&cache);
         let (one, other, huge) = (b"one".to_vec(), b"other".to_vec(), vec![0; MAX_BODY + 1]);
         bodies.keep(Mark::of(&one), &one).await;
         bodies.keep(Mark::of(&huge), &huge).await;

@@ -267,8 +267,8 @@ impl Cache {
         let bodies = match &store {
             CacheStore::None => Bodies::nowhere(),
             CacheStore::Memory(_) => Bodies::in_memory(),
-            CacheStore::File(path) => Bodies::beside(path, true),
-            CacheStore::ReadFile(path) => Bodies::beside(path, false),
+            CacheStore::File(path) => Bodies::beside(path),
+            CacheStore::ReadFile(path) => Bodies::read_only_beside(path),
         };
         Self { store, state: Mutex::new(state), bodies }
     }

@@ -13,7 +13,8 @@ use super::{
     api::{Caching, GitHub},
     auth::Principal,
     error::Error,
-    followed::{LISTS, Look, Mark, Unfinished},
+    followed::{LISTS, Look, Mark, Missing, Unfinished},
+    gathered::Gathered,
     reading::Reading,
     turns::Turn,
     wire::{Job, JobsPage, Page, Run, RunsPage},
@@ -26,9 +27,6 @@ use crate::{
 
 /// How many runs of a repository are followed by their ID. More make the listing incomplete.
 const MAX_FOLLOWED: usize = 1000;
-
-/// How many of a repository's jobs that are not in progress are kept. More make the listing incomplete.
-const MAX_WAITING: usize = 2000;
 
 /// The number of newest runs that a look reads, whatever their status: one request, free while nothing changes. Large
 /// pages are slow.
@@ -64,6 +62,32 @@ impl JobListing {
     pub fn is_complete(&self) -> bool {
         self.look >= Look::Active && self.missing.is_none()
     }
+}
+
+/// Adds the listed runs to the followed ones, and decides which of them are to be read. Returns what is missing so far.
+fn choose_runs(
+    runs: &mut BTreeSet<RunId>,
+    quiet: &BTreeMap<RunId, (Instant, Mark)>,
+    listing: &mut Unfinished,
+    is_busy_again: bool,
+) -> Missing {
+    runs.extend(&listing.listed);
+    let mut missing = listing.missing.clone();
+    if runs.len() > MAX_FOLLOWED {
+        missing.note(|| format!("more than {MAX_FOLLOWED} runs are active"));
+    }
+    while runs.len() > MAX_FOLLOWED {
+        runs.pop_first();
+    }
+    if listing.unread.is_none() {
+        let unread = runs.iter().copied().filter(|run| !listing.is_quiet(*run, quiet));
+        listing.unread = Some(unread.collect());
+    }
+    let unread = listing.unread.get_or_insert_default();
+    if is_busy_again {
+        unread.extend(listing.in_progress.intersection(runs));
+    }
+    missing
 }
 
 impl GitHub {
@@ -229,28 +253,51 @@ impl GitHub {
             listing.lists.push(LISTS[0]);
         }
         let newest = self.list_newest(&principal, &runs_path, repository, facts, listing).await?;
-        let mut date = self.list_runs(&principal, &runs_path, repository, facts, listing).await?.max(newest);
-        // A job in no list may be in the part that was not read.
+        let date = self.list_runs(&principal, &runs_path, repository, facts, listing).await?.max(newest);
         let lists_are_whole = listing.look >= Look::Active && listing.missing.first.is_none();
-        runs.extend(&listing.listed);
-        let mut missing = listing.missing.clone();
-        if runs.len() > MAX_FOLLOWED {
-            missing.note(|| format!("more than {MAX_FOLLOWED} runs are active"));
+        let missing = choose_runs(runs, quiet, listing, is_busy_again);
+        let judge = self.0.interest.as_deref().map(Interest::judge);
+        let mut gathered = Gathered {
+            repository: repository.id,
+            runs,
+            quiet,
+            facts,
+            listing,
+            judge,
+            missing,
+            lists_are_whole,
+            date,
+            jobs: BTreeMap::new(),
+            ended: Vec::new(),
+            waiting: 0,
+            too_many: false,
+            read: 0,
+            over_time: false,
+        };
+        self.gather(&principal, &runs_path, &mut gathered).await?;
+        if gathered.over_time && gathered.read == 0 {
+            return Err(Error::OutOfTime);
         }
-        while runs.len() > MAX_FOLLOWED {
-            runs.pop_first();
-        }
-        if listing.unread.is_none() {
-            let unread = runs.iter().copied().filter(|run| !listing.is_quiet(*run, quiet));
-            listing.unread = Some(unread.collect());
-        }
-        let unread = listing.unread.get_or_insert_default();
-        if is_busy_again {
-            unread.extend(listing.in_progress.intersection(runs));
-        }
-        let (mut jobs, mut ended) = (BTreeMap::new(), Vec::new());
-        let (mut waiting, mut too_many) = (0, false);
-        let mut read = 0;
+        gathered.note_limits();
+        let Gathered { listing, missing, date, jobs, ended, over_time, .. } = gathered;
+        let left = listing.unread.as_ref().map_or(0, BTreeSet::len);
+        let now = date.ok_or_else(|| Error::Unexpected("GitHub's responses have no Date header".into()))?;
+        let jobs = jobs.into_values().collect();
+        let Unfinished { look, newest_run, has_runs, .. } = *listing;
+        let (missing, requests) = (missing.told(), self.asked().saturating_sub(asked_before));
+        let listing = JobListing { now, jobs, ended, missing, look, newest_run, has_runs, requests };
+        Ok((listing, !over_time || left == 0))
+    }
+
+    /// Reads the jobs of the listing's unread runs, concurrently. A listed run is requested even if all its jobs were
+    /// completed the last time: jobs that depend on others appear when those are done. The ETag makes that free.
+    async fn gather(
+        &self,
+        principal: &Principal,
+        runs_path: &str,
+        gathered: &mut Gathered<'_>,
+    ) -> Result<(), Error> {
+        let listing = &mut *gathered.listing;
         let order: Vec<(RunId, Reading<Arc<Job>>)> = listing
             .order()
             .into_iter()
@@ -259,109 +306,27 @@ impl GitHub {
                 (run, listing.halves.remove(&run).unwrap_or_else(|| self.begin::<JobsPage>(first)))
             })
             .collect();
-        // Concurrently. A listed run is requested even if all its jobs were completed the last time: jobs that depend
-        // on others appear when those are done. The ETag makes that free.
         let mut results = stream::iter(order)
-            .map(|(run, mut reading)| {
-                let principal = &principal;
-                async move {
-                    let before = reading.len();
-                    let result = self.go_on::<JobsPage>(principal, &mut reading, Caching::ByEtag).await;
-                    (run, before, reading, result)
-                }
+            .map(|(run, mut reading)| async move {
+                let before = reading.len();
+                let result = self.go_on::<JobsPage>(principal, &mut reading, Caching::ByEtag).await;
+                (run, before, reading, result)
             })
             .buffer_unordered(self.0.concurrency.min(SIDE_BY_SIDE));
-        let mut over_time = false;
-        let mut judge = self.0.interest.as_deref().map(Interest::judge);
         while let Some((run, before, reading, result)) = results.next().await {
             match result {
-                Ok(()) => {}
-                Err(Error::OutOfTime) => {
-                    over_time = true;
-                    if reading.len() > 0 {
-                        listing.halves.insert(run, reading);
+                Ok(()) => {
+                    let pages = reading.end();
+                    if gathered.was_read(run, before, &pages) {
+                        self.0.cache.forget(&self.url(&format!("{runs_path}/{run}/jobs?")));
                     }
-                    continue;
                 }
-                // Deleted since. The listing reports that this part could not be read.
-                Err(Error::NotFound { .. }) => {
-                    runs.remove(&run);
-                    listing.unread.get_or_insert_default().remove(&run);
-                    missing.note(|| format!("run {run} was deleted while it was read"));
-                    continue;
+                Err(error) => {
+                    gathered.not_read(run, reading, error, |error| self.costs_itself_only(error))?;
                 }
-                Err(error) if self.costs_itself_only(&error) => {
-                    listing.unread.get_or_insert_default().remove(&run);
-                    missing.note(|| format!("the jobs of run {run} could not be read: {error}"));
-                    continue;
-                }
-                Err(error) => return Err(error),
-            }
-            read += 1;
-            listing.unread.get_or_insert_default().remove(&run);
-            let pages = reading.end();
-            missing.take(&pages.list, || format!("the jobs of run {run}"));
-            date = pages.date.max(date);
-            let concerns_us = |job: &Arc<Job>| {
-                job.status != JobStatus::Completed
-                    && judge.as_mut().is_none_or(|judge| judge.is_ours(job.labels(), job.runner_name()))
-            };
-            if pages.list.whole().is_ok_and(|jobs| !jobs.iter().any(concerns_us)) {
-                quiet.insert(run, (Instant::now(), listing.marks.get(&run).copied().flatten()));
-            } else {
-                quiet.remove(&run);
-            }
-            let over = match pages.list.whole() {
-                // The run may not have jobs yet. If no list has it either, it is over.
-                Ok([]) => listing.look == Look::All,
-                // What an earlier turn has read is outdated.
-                Ok(_) if before > 0 => false,
-                Ok(some) => some.iter().all(|job| job.status == JobStatus::Completed),
-                Err(_) => false,
-            };
-            let is_completed = listing
-                .marks
-                .get(&run)
-                .is_some_and(|mark| mark.is_some_and(|(status, ..)| status == Some(JobStatus::Completed)));
-            if over && (lists_are_whole || is_completed) && !listing.listed.contains(&run) {
-                runs.remove(&run);
-                self.0.cache.forget(&self.url(&format!("{runs_path}/{run}/jobs?")));
-            }
-            let mut of_ours =
-                |job: &&EndedJob| judge.as_mut().is_none_or(|judge| judge.is_ours(&[], Some(&job.runner)));
-            ended.extend(pages.list.known().iter().filter_map(|job| job.ended()).filter(|job| of_ours(&job)));
-            let fresh = pages.list.known().iter().skip(before);
-            for job in fresh.filter(|job| job.status != JobStatus::Completed) {
-                let is_new = !jobs.contains_key(&job.id);
-                if job.status != JobStatus::InProgress && is_new {
-                    if waiting == MAX_WAITING {
-                        too_many = true;
-                        continue;
-                    }
-                    waiting += 1;
-                }
-                let facts = facts.get(&run).cloned().unwrap_or_default();
-                jobs.insert(job.id, job.to_model(repository.id, run, facts));
             }
         }
-        drop(results);
-        if too_many {
-            missing.note(|| format!("more than {MAX_WAITING} jobs are waiting"));
-        }
-        let left = listing.unread.as_ref().map_or(0, BTreeSet::len);
-        if over_time && read == 0 {
-            return Err(Error::OutOfTime);
-        }
-        if over_time || listing.again {
-            let of = runs.len();
-            missing.note(|| format!("reading it takes several passes; this one read {read} of {of} runs"));
-        }
-        let now = date.ok_or_else(|| Error::Unexpected("GitHub's responses have no Date header".into()))?;
-        let jobs = jobs.into_values().collect();
-        let Unfinished { look, newest_run, has_runs, .. } = *listing;
-        let (missing, requests) = (missing.told(), self.asked().saturating_sub(asked_before));
-        let listing = JobListing { now, jobs, ended, missing, look, newest_run, has_runs, requests };
-        Ok((listing, !over_time || left == 0))
+        Ok(())
     }
 
     /// Reads the newest runs. Returns the `Date` of the page.

@@ -200,15 +200,23 @@ struct Blocked {
     in_a_row: u32,
 }
 
+/// Which replica this is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    Leader,
+    /// Another replica is the leader, and uses the same credentials.
+    Standby,
+}
+
 impl Limits {
     /// Rate limits. If a number is given, requests are spread so that a minute has at most that many points.
     pub fn new(points_a_minute: Option<u64>) -> Self {
         Self { credentials: Mutex::default(), points_a_minute, stands_by: AtomicBool::new(false) }
     }
 
-    /// Another replica leads and uses the same limits. This one uses only a part of them, whatever fails.
-    pub fn stand_by(&self, stands_by: bool) {
-        self.stands_by.store(stands_by, Ordering::Relaxed);
+    /// Sets whether another replica leads and uses the same limits. Then this one uses only a part of them, whatever fails.
+    pub fn set_role(&self, role: Role) {
+        self.stands_by.store(role == Role::Standby, Ordering::Relaxed);
     }
 
     /// Keeps the usage when the configuration is reloaded.

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     http::{Response, escape_segment},
-    model::{Repository, RunnerId},
+    model::{Repository, RepositoryRef, RunnerId, RunnerLevel},
     secret::Secret,
 };
 
@@ -50,15 +50,11 @@ impl From<&Repository> for Scope {
 
 impl Scope {
     /// Where a repository's runners register: at its organization, or at the repository itself.
-    pub fn of(repository: &Repository, organization: bool) -> Self {
-        if organization { Self::Organization(repository.owner.clone()) } else { repository.into() }
-    }
-
-    /// Whether it names anything. A runner's Meta may not.
-    pub fn is_named(&self) -> bool {
-        match self {
-            Self::Repository { owner, name } => !owner.is_empty() && !name.is_empty(),
-            Self::Organization(owner) => !owner.is_empty(),
+    pub fn of(repository: &RepositoryRef, level: RunnerLevel) -> Self {
+        let RepositoryRef { owner, name, .. } = repository.clone();
+        match level {
+            RunnerLevel::Repository => Self::Repository { owner, name },
+            RunnerLevel::Organization => Self::Organization(owner),
         }
     }
 

@@ -9,6 +9,8 @@ use std::{
 
 use tokio::time::Instant;
 
+use crate::github::Error;
+
 /// The sizes that are tried in turn. The first is GitHub's maximum.
 const SIZES: [u64; 4] = [100, 50, 25, 10];
 
@@ -21,6 +23,20 @@ const ANSWERED_WITHIN: Duration = Duration::from_secs(60);
 
 /// At most this many lists are tried with smaller pages in one pass: each costs up to 9 more requests.
 const TRIED_IN_A_PASS: usize = 32;
+
+/// How a page failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PageFailure {
+    /// It took too long. The smaller size is remembered before it has worked: this pass may have no time left.
+    Timeout,
+    Other,
+}
+
+impl PageFailure {
+    pub fn of(error: &Error) -> Self {
+        if error.is_timeout() { PageFailure::Timeout } else { PageFailure::Other }
+    }
+}
 
 /// Which lists need smaller pages, and whether it makes sense to try.
 #[derive(Default)]
@@ -61,9 +77,8 @@ impl Sizes {
         size.and_then(|size| resized(list, size)).unwrap_or_else(|| list.to_owned())
     }
 
-    /// The range of a failed page, from its beginning and in smaller pages. With `at_once`, the size is remembered
-    /// before it has worked: after a timeout, this pass may have no time left.
-    pub fn smaller(&self, list: &str, page: &str, at_once: bool) -> Option<String> {
+    /// The range of a failed page, from its beginning and in smaller pages.
+    pub fn smaller(&self, list: &str, page: &str, failure: PageFailure) -> Option<String> {
         let (size, _) = place(page)?;
         let next = SIZES.into_iter().find(|smaller| *smaller < size)?;
         if !self.is_answering() {
@@ -76,7 +91,7 @@ impl Sizes {
             }
             state.tried += 1;
         }
-        if at_once {
+        if failure == PageFailure::Timeout {
             state.known.insert(list.to_owned(), (next, Instant::now()));
         }
         resized(page, next)
@@ -171,9 +186,9 @@ mod tests {
     async fn smaller_pages_are_tried_if_github_answers_otherwise_and_large_ones_again_later() {
         let sizes = Sizes::default();
         let list = "/x?per_page=100";
-        assert_eq!(sizes.smaller(list, list, false), None, "nothing was answered yet");
+        assert_eq!(sizes.smaller(list, list, PageFailure::Other), None, "nothing was answered yet");
         sizes.answered();
-        let half = sizes.smaller(list, list, false).unwrap();
+        let half = sizes.smaller(list, list, PageFailure::Other).unwrap();
         assert_eq!(half, "/x?per_page=50");
         assert_eq!(sizes.first(list), list, "it has not worked yet");
         sizes.worked(list, &half);
@@ -181,15 +196,19 @@ mod tests {
         tokio::time::advance(REMEMBERED).await;
         assert_eq!(sizes.first(list), list);
         sizes.end_pass();
-        assert_eq!(sizes.smaller(list, list, false), None, "long ago");
+        assert_eq!(sizes.smaller(list, list, PageFailure::Other), None, "long ago");
         sizes.answered();
-        assert_eq!(sizes.smaller(list, "/x?per_page=10&page=3", false), None, "there is no smaller one");
+        assert_eq!(
+            sizes.smaller(list, "/x?per_page=10&page=3", PageFailure::Other),
+            None,
+            "there is no smaller one"
+        );
         for _ in 0..TRIED_IN_A_PASS {
-            assert!(sizes.smaller(list, list, false).is_some());
+            assert!(sizes.smaller(list, list, PageFailure::Other).is_some());
         }
-        assert_eq!(sizes.smaller(list, list, false), None, "enough for one pass");
+        assert_eq!(sizes.smaller(list, list, PageFailure::Other), None, "enough for one pass");
         sizes.end_pass();
-        assert!(sizes.smaller(list, list, true).is_some());
+        assert!(sizes.smaller(list, list, PageFailure::Timeout).is_some());
         assert_eq!(sizes.first(list), half, "a timeout is remembered at once");
         sizes.failed(list);
         assert_eq!(sizes.first(list), list);

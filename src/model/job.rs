@@ -56,6 +56,57 @@ impl Repository {
     }
 }
 
+/// A repository as a runner's Meta names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RepositoryRef {
+    /// `None` for a runner of nomadtools, which does not record it.
+    pub id: Option<RepositoryId>,
+    pub owner: String,
+    /// Without the owner.
+    pub name: String,
+    pub html_url: String,
+}
+
+impl RepositoryRef {
+    /// `owner/name`.
+    pub fn full_name(&self) -> String {
+        format!("{}/{}", self.owner, self.name)
+    }
+
+    /// As a repository that takes jobs, if its ID is known.
+    pub fn into_repository(self) -> Option<Repository> {
+        let RepositoryRef { id, owner, name, html_url } = self;
+        let visibility = Visibility::default();
+        Some(Repository { id: id?, owner, name, html_url, archived: false, disabled: false, visibility })
+    }
+}
+
+impl From<&Repository> for RepositoryRef {
+    fn from(repository: &Repository) -> Self {
+        let Repository { id, owner, name, html_url, .. } = repository.clone();
+        RepositoryRef { id: Some(id), owner, name, html_url }
+    }
+}
+
+/// Where runners register: GitHub's repository-level and organization-level runners.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum RunnerLevel {
+    /// At the repository.
+    Repository,
+    /// At the organization that owns the repository. They outlive the repository.
+    Organization,
+}
+
+impl RunnerLevel {
+    /// The value of `github.scope`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            RunnerLevel::Repository => "repository",
+            RunnerLevel::Organization => "organization",
+        }
+    }
+}
+
 /// Who can see a repository, and open pull requests in it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -6,46 +6,57 @@
 mod action;
 mod entry;
 mod glob;
+mod hold;
 mod job;
 mod labels;
+mod moment;
 mod names;
+mod namespace;
 mod naming;
 mod observation;
 mod owners;
+mod plan;
 mod purpose;
+mod reason;
 mod report;
 mod rerun;
 mod runner;
+mod span;
 pub mod summary;
 
 use std::time::Duration;
 
 pub use action::{
-    Action, Backoff, Cap, CleanUp, Consent, Hold, HoldReason, IssueCredentials, Orphan, Plan, Purge,
-    PurgeReason, Refusal, RemoveOrphan, Rerun, Start, StartReason, Stop, StopReason, Subject,
-    VerifyRegistration, WarmEnd, span,
+    Action, CleanUp, IssueCredentials, Orphan, Purge, RemoveOrphan, Rerun, Start, Stop, VerifyRegistration,
 };
 pub use entry::RepoEntry;
 pub use glob::glob_covers;
+pub use hold::{Cap, Hold, HoldReason, Subject};
 pub use jiff::Timestamp;
 pub use job::{
-    JobFacts, JobId, JobStatus, Repository, RepositoryId, RunFacts, RunId, RunnerId, Visibility, WorkflowJob,
+    JobFacts, JobId, JobStatus, Repository, RepositoryId, RepositoryRef, RunFacts, RunId, RunnerId,
+    RunnerLevel, Visibility, WorkflowJob,
 };
 pub use labels::Labels;
+pub use moment::Moment;
 pub use names::{host_of_page, is_class, is_login, is_repository_name};
+pub use namespace::Namespace;
 pub use naming::{RUNNER_NAME_MAX, SUFFIX_LENGTH, digest, is_ours_by_name, job_key, last_part, runner_name};
-pub use observation::{Listing, Memory, NomadView, Observation, OwnRegistration, Presence, RepositoryView};
+pub use observation::{
+    Backoff, Listing, Memory, NomadView, Observation, OwnRegistration, Presence, Refusal, RepositoryView,
+    RunnerVariable, Unseen,
+};
 pub use owners::OwnerPattern;
+pub use plan::Plan;
 pub use purpose::{Purpose, Warm};
+pub use reason::{Consent, PurgeReason, StartReason, StopReason, WarmEnd};
 pub use report::{Done, NotDone, Outcome, Report, Unobserved};
 pub use rerun::{Conclusion, Ended, EndedJob, Loss, Lost, RerunLimit, RerunMark};
 pub use runner::{
     Allocation, Asks, Blocked, Finish, Foreign, ForeignReason, GroupKey, Ownership, Registration, Runner,
-    RunnerMeta, RunnerState, whose_repository,
+    RunnerMeta, RunnerState,
 };
-
-/// A monotonic time, as the duration since the start of this process.
-pub type Moment = Duration;
+pub use span::span;
 
 /// How much later `now` is than `then`; zero if it is earlier.
 pub fn age(now: Timestamp, then: Timestamp) -> Duration {

@@ -2,7 +2,7 @@
 
 use ring::digest::SHA256;
 
-use super::{Purpose, Repository};
+use super::{Namespace, Purpose};
 
 /// GitHub's limit for a runner name, in characters (contract github.md §2).
 pub const RUNNER_NAME_MAX: usize = 64;
@@ -18,19 +18,24 @@ const DEPLOYMENT_LENGTH: usize = 5;
 /// 50 bits that distinguish the jobs and attempts of one deployment.
 const ATTEMPT_LENGTH: usize = 10;
 
-/// `PREFIX-owner-repo-SUFFIX`, at most [`RUNNER_NAME_MAX`] of `[a-zA-Z0-9_-]`. The suffix is a hash of the
-/// deployment ID followed by a hash of deployment ID, purpose (the GitHub job) and attempt.
+/// `PREFIX-owner-repo-SUFFIX` for a repository `owner/repo`, at most [`RUNNER_NAME_MAX`] of `[a-zA-Z0-9_-]`. The suffix
+/// is a hash of the deployment ID followed by a hash of deployment ID, purpose (the GitHub job), attempt, and the
+/// namespace if it is not the daemon's own. So a name is used in one namespace only, and a copy of a runner's job in another one has the wrong
+/// name.
 pub fn runner_name(
     prefix: &str,
     deployment: &str,
-    repository: &Repository,
+    namespace: Option<&Namespace>,
+    full_name: &str,
     purpose: impl Into<Purpose>,
     attempt: u32,
 ) -> String {
-    let purpose = purpose.into();
-    let start = hash(&format!("{deployment}\n{purpose}\n{attempt}"), ATTEMPT_LENGTH);
-    let suffix = format!("{}{start}", hash(deployment, DEPLOYMENT_LENGTH));
-    let readable: String = format!("{}-{}", repository.owner, repository.name)
+    let mut start = format!("{deployment}\n{}\n{attempt}", purpose.into());
+    if let Some(Namespace { name, region }) = namespace {
+        start.push_str(&format!("\n{name}\n{}", region.as_deref().unwrap_or_default()));
+    }
+    let suffix = hash(deployment, DEPLOYMENT_LENGTH) + &hash(&start, ATTEMPT_LENGTH);
+    let readable: String = full_name
         .chars()
         .map(|c| if c.is_ascii_alphanumeric() || c == '_' || c == '-' { c } else { '-' })
         .collect();

@@ -1,12 +1,15 @@
 //! What a pass knows before it plans.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
 
 use jiff::Timestamp;
 
 use super::{
-    Backoff, Ended, Foreign, GroupKey, JobId, Moment, Orphan, Refusal, Repository, RepositoryId, RerunMark,
-    Runner, WorkflowJob,
+    Ended, Foreign, GroupKey, JobId, Moment, Namespace, Orphan, Repository, RepositoryId, RerunMark, Runner,
+    WorkflowJob,
 };
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -32,13 +35,57 @@ pub struct NomadView {
     pub now: Timestamp,
     /// The deployment's ID, from the variable `githubrunner/PREFIX/instance`.
     pub deployment: String,
-    /// Our runners and nomadtools', alive and dead. Foreign jobs are not included.
+    /// Our runners and nomadtools', alive and dead. Foreign jobs are not included. Those in an unseen namespace are as
+    /// they were last seen, if this process has seen them.
     pub runners: Vec<Runner>,
     /// Jobs that claim to be ours and are not: they do not count as supply, and are neither stopped nor
     /// purged.
     pub foreign: Vec<Foreign>,
-    /// The job IDs with our prefix that have a variable `nomad/jobs/ID`, whether or not the job exists.
-    pub variables: BTreeSet<String>,
+    /// The variables `nomad/jobs/ID` of job IDs with our prefix, whether or not the job exists.
+    pub variables: BTreeSet<RunnerVariable>,
+    /// The namespaces that could not be read. Nothing is started, stopped or removed there. If there is only one
+    /// namespace and it could not be read, there is no view.
+    pub unseen: BTreeMap<Option<Namespace>, Unseen>,
+}
+
+impl NomadView {
+    /// Why a namespace is unseen; `None` if it was read.
+    pub fn unseen(&self, namespace: Option<&Namespace>) -> Option<&Unseen> {
+        // Nearly always empty, and the key would have to be cloned.
+        self.unseen.iter().find(|(unseen, _)| unseen.as_ref() == namespace).map(|(_, unseen)| unseen)
+    }
+
+    /// Whether a job ID has a variable in its namespace.
+    pub fn has_variable(&self, namespace: Option<&Namespace>, name: &str) -> bool {
+        let variable = RunnerVariable { namespace: namespace.cloned(), name: name.to_owned() };
+        self.variables.contains(&variable)
+    }
+}
+
+/// A variable `nomad/jobs/NAME`, named after a runner.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RunnerVariable {
+    /// `None`: the daemon's own.
+    pub namespace: Option<Namespace>,
+    /// The job's ID.
+    pub name: String,
+}
+
+/// A namespace that could not be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unseen {
+    /// The namespace for display, also if it is the daemon's own.
+    pub namespace: String,
+    /// The kind of error, in one word.
+    pub kind: &'static str,
+    /// What Nomad answered.
+    pub why: String,
+}
+
+impl fmt::Display for Unseen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the Nomad namespace {} could not be read: {}", self.namespace, self.why)
+    }
 }
 
 /// A registration at GitHub with a name of ours.
@@ -153,4 +200,23 @@ pub struct Presence {
     pub checked_at: Moment,
     /// Since when it has been absent; `None` if it is present.
     pub absent_since: Option<Moment>,
+}
+
+/// A start that is not permitted for its rendered job.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// Until when. Then it is judged again.
+    pub until: Moment,
+    /// Why, for people.
+    pub why: String,
+}
+
+/// A failure that is not to be repeated at once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Backoff {
+    /// How many times in a row.
+    pub failures: u32,
+    /// Do not retry before this.
+    pub until: Moment,
+    pub error: String,
 }

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    JobId, Labels, Lost, Purpose, Repository, RepositoryId, Visibility, Warm, host_of_page, is_class,
+    JobId, Labels, Lost, Namespace, Purpose, RepositoryId, RepositoryRef, Warm, host_of_page, is_class,
     is_login, is_repository_name,
 };
 use crate::text::Escaped;
@@ -108,24 +108,20 @@ impl RunnerMeta {
     }
 }
 
-/// The repository that a Meta names, as far as it says: ID 0 if there is none (nomadtools), an empty owner or name if
-/// the URL has none, and neither archived nor disabled.
-pub fn whose_repository(meta: &RunnerMeta) -> Repository {
-    let html_url = meta.repo_url.trim_end_matches('/');
-    let mut path = html_url.rsplit('/');
-    let (name, owner) = (path.next().unwrap_or_default(), path.next().unwrap_or_default());
-    // Anyone with submit-job can write a Meta.
-    let is_page =
-        is_login(owner) && is_repository_name(name) && host_of_page(html_url, owner, name).is_some();
-    let checked = |text: &str| if is_page { text.to_owned() } else { String::new() };
-    Repository {
-        id: meta.repo_id.unwrap_or(RepositoryId(0)),
-        owner: checked(owner),
-        name: checked(name),
-        html_url: checked(html_url),
-        archived: false,
-        disabled: false,
-        visibility: Visibility::default(),
+impl RunnerMeta {
+    /// The repository that it names; `None` if its URL is not the page of one. Anyone with submit-job can write a Meta.
+    pub fn repository(&self) -> Option<RepositoryRef> {
+        let html_url = self.repo_url.trim_end_matches('/');
+        let mut path = html_url.rsplit('/');
+        let (name, owner) = (path.next()?, path.next()?);
+        let is_page =
+            is_login(owner) && is_repository_name(name) && host_of_page(html_url, owner, name).is_some();
+        is_page.then(|| RepositoryRef {
+            id: self.repo_id,
+            owner: owner.to_owned(),
+            name: name.to_owned(),
+            html_url: html_url.to_owned(),
+        })
     }
 }
 
@@ -314,7 +310,11 @@ pub struct Blocked {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Allocation {
     pub id: String,
+    /// The node's name.
     pub node: String,
+    pub node_id: String,
+    /// The node is being drained: Nomad stops what runs there at the drain's deadline.
+    pub draining: bool,
     /// When it was created, by the servers' clock.
     pub created_at: Timestamp,
 }
@@ -324,6 +324,8 @@ pub struct Allocation {
 pub struct Runner {
     /// The Nomad job's ID, which is also the runner's name at GitHub.
     pub name: String,
+    /// Where its job is; `None`: the daemon's own namespace.
+    pub namespace: Option<Namespace>,
     pub ownership: Ownership,
     /// The parsed Meta.
     pub meta: RunnerMeta,
@@ -373,9 +375,14 @@ impl Runner {
         self.meta.purpose.as_ref().filter(|_| self.ownership == Ownership::Ours)?.warm()
     }
 
-    /// Its repository, as far as its Meta says: see [`whose_repository`].
-    pub fn repository(&self) -> Repository {
-        whose_repository(&self.meta)
+    /// The repository that its Meta names.
+    pub fn repository(&self) -> Option<RepositoryRef> {
+        self.meta.repository()
+    }
+
+    /// Whether its Meta names this repository (`owner/name`).
+    pub fn is_of(&self, full_name: &str) -> bool {
+        self.repository().is_some_and(|own| own.full_name().eq_ignore_ascii_case(full_name))
     }
 
     /// Whether a Stop may end a process. Nomad itself ends the process of a lost allocation once it can reach the node

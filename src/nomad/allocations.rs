@@ -44,6 +44,7 @@ pub fn classify(
 ) -> Runner {
     let mut runner = Runner {
         name: job.id.clone(),
+        namespace: None,
         ownership,
         meta,
         state: RunnerState::Pending,
@@ -67,12 +68,12 @@ pub fn classify(
         (!allocation.is_told_to_stop(), allocation.client_status == "running", allocation.create_index)
     });
     if let Some(allocation) = live.or(newest) {
-        let of_tasks = || allocation.tasks().filter_map(|task| task.started_at).max();
-        let started_at = allocation.main(main).map_or_else(of_tasks, |task| task.started_at);
-        runner.started_at = started_at.map(|at| allocation.by_the_servers(at));
+        runner.started_at = allocation.started_at(main);
         runner.allocation = Some(Allocation {
             id: allocation.id.clone(),
             node: allocation.node_name.clone(),
+            node_id: allocation.node_id.clone(),
+            draining: false,
             created_at: nanoseconds(allocation.create_time),
         });
     }
@@ -83,12 +84,7 @@ pub fn classify(
     runner.spent = is_lost || started().any(|allocation| !is_live(allocation));
     // A later allocation proves nothing: it never had a job.
     runner.lost = started().find_map(|allocation| allocation.lost(main));
-    runner.ending = started().any(|allocation| {
-        !is_live(allocation)
-            && !allocation.is_terminal()
-            && !allocation.is_lost()
-            && !allocation.is_over(main)
-    });
+    runner.ending = started().any(|allocation| !is_live(allocation) && allocation.is_ending(main));
     let needs_variable = runner.registration().needs_variable();
     // Nomad itself replaces lost allocations, and anything that nomadtools started, because its jobs keep
     // Nomad's defaults.
@@ -187,6 +183,18 @@ impl AllocationStub {
         let event = task.events.last()?;
         let text = if event.display_message.is_empty() { &event.kind } else { &event.display_message };
         Some(shown(text, SHOWN_EVENT).to_string())
+    }
+
+    /// Whether it still runs the main task, if it was told to stop.
+    fn is_ending(&self, main: Option<&str>) -> bool {
+        !self.is_terminal() && !self.is_lost() && !self.is_over(main)
+    }
+
+    /// When its main task started, or else the last of its tasks.
+    fn started_at(&self, main: Option<&str>) -> Option<Timestamp> {
+        let of_tasks = || self.tasks().filter_map(|task| task.started_at).max();
+        let started_at = self.main(main).map_or_else(of_tasks, |task| task.started_at);
+        started_at.map(|at| self.by_the_servers(at))
     }
 
     /// The state of an allocation that is not terminal.

@@ -13,6 +13,8 @@ use tokio::time::Instant;
 
 use super::{
     error::{Error, Right, worth_again},
+    nodes::Drains,
+    observe::Remembered,
     options::Options,
     seal::Key,
 };
@@ -21,6 +23,7 @@ use crate::{
         self, Client, Request, Response, RetryPolicy,
         header::{AUTHORIZATION, HeaderName},
     },
+    model::Namespace,
     secret::Secret,
 };
 
@@ -58,14 +61,25 @@ const TOKEN: HeaderName = HeaderName::from_static("x-nomad-token");
 
 /// The Nomad client. Clones share connections, token and the deployment ID.
 #[derive(Clone)]
-pub struct Nomad(pub(super) Arc<Inner>);
+pub struct Nomad {
+    pub(super) inner: Arc<Inner>,
+    /// With the namespace and the region that requests are sent to.
+    options: Arc<Options>,
+    /// That namespace; `None`: the daemon's own.
+    namespace: Option<Namespace>,
+}
 
 pub(super) struct Inner {
     pub(super) client: Client,
-    pub(super) options: Options,
+    /// With the daemon's own namespace and region.
+    own: Arc<Options>,
     pub(super) new_deployment: String,
     pub(super) deployment: Mutex<Option<KnownDeployment>>,
     pub(super) key: Mutex<Option<KnownKey>>,
+    /// What is remembered of each namespace, if there are several.
+    pub(super) remembered: Mutex<BTreeMap<Option<Namespace>, Remembered>>,
+    /// The nodes that are being drained.
+    pub(super) drains: Mutex<Drains>,
     token: Mutex<Option<Secret>>,
     /// The current page size of lists that need a small one, by the list's path, and since when.
     sizes: Mutex<BTreeMap<String, (usize, Instant)>>,
@@ -120,33 +134,67 @@ impl Nomad {
         let http_auth = options.http_auth.as_ref().map(|pair| {
             Secret::new(base64::engine::general_purpose::STANDARD.encode(pair.expose().as_bytes()))
         });
-        Ok(Nomad(Arc::new(Inner {
+        let options = Arc::new(options);
+        let inner = Inner {
             client,
             new_deployment: new_deployment.into(),
             deployment: Mutex::new(None),
             key: Mutex::new(None),
+            remembered: Mutex::default(),
+            drains: Mutex::default(),
             token: Mutex::new(options.first_token()),
             sizes: Mutex::default(),
             http_auth,
-            options,
-        })))
+            own: options.clone(),
+        };
+        Ok(Nomad { inner: Arc::new(inner), options, namespace: None })
+    }
+
+    /// The same client for another namespace; `None`: the daemon's own.
+    #[must_use]
+    pub fn at(&self, namespace: Option<&Namespace>) -> Nomad {
+        let own = &self.inner.own;
+        let options = match namespace {
+            None => own.clone(),
+            Some(Namespace { name, region }) => Arc::new(Options {
+                namespace: name.clone(),
+                region: region.clone().or_else(|| own.region.clone()),
+                ..Options::clone(own)
+            }),
+        };
+        Nomad { inner: self.inner.clone(), options, namespace: namespace.cloned() }
+    }
+
+    /// The same client for each namespace that our runners are in, the daemon's own first.
+    pub fn everywhere(&self) -> Vec<Nomad> {
+        [None].into_iter().chain(self.inner.own.elsewhere.iter().map(Some)).map(|at| self.at(at)).collect()
+    }
+
+    /// The namespace that requests are sent to; `None`: the daemon's own.
+    pub fn namespace(&self) -> Option<&Namespace> {
+        self.namespace.as_ref()
+    }
+
+    /// Whether requests are sent to another cluster than the daemon's own, whose indices tell nothing here.
+    pub(super) fn is_in_another_region(&self) -> bool {
+        self.namespace.as_ref().is_some_and(|namespace| namespace.region.is_some())
     }
 
     /// Reports each exchange to `observer` from now on.
     pub fn observed_by(&self, observer: Arc<dyn http::Observer>) {
-        self.0.client.observed_by(observer);
+        self.inner.client.observed_by(observer);
     }
 
-    /// The options that it was created with.
+    /// The options that it was created with, for its namespace.
     pub fn options(&self) -> &Options {
-        &self.0.options
+        &self.options
     }
 
-    /// Sends a request in our namespace and region, and returns the response whatever its status. If the token is
+    /// Sends a request in its namespace and region, and returns the response whatever its status. If the token is
     /// refused, the token file is reread, and with another token the request is sent again.
     pub(super) async fn answer(&self, request: Request, retry: Retry) -> Result<Response, Error> {
-        let mut request = request.query("namespace", &self.0.options.namespace);
-        if let Some(region) = &self.0.options.region {
+        let mut request = request.query("namespace", &self.options.namespace);
+        if let Some(region) = &self.options.region {
             request = request.query("region", region);
         }
         let token = self.token();
@@ -154,10 +202,10 @@ impl Nomad {
         if !is_refused_token(&response) {
             return Ok(response);
         }
-        match self.0.options.read_token_file() {
+        match self.options.read_token_file() {
             Some(renewed) if token.as_ref() != Some(&renewed) => {
                 tracing::debug!("Nomad refused the token; retrying with the new one from its file");
-                *self.0.token.lock().unwrap_or_else(PoisonError::into_inner) = Some(renewed.clone());
+                *self.inner.token.lock().unwrap_or_else(PoisonError::into_inner) = Some(renewed.clone());
                 self.send(request, Some(&renewed), retry).await
             }
             _ => Ok(response),
@@ -172,7 +220,7 @@ impl Nomad {
 
     /// The meaning of a response other than 2xx.
     pub(super) fn error(&self, response: &Response, right: Right) -> Error {
-        Error::from_answer(response, right, &self.0.options.namespace, self.token().is_some())
+        Error::from_answer(response, right, &self.options.namespace, self.token().is_some())
     }
 
     /// A complete list, page by page: one request for most clusters. Also returns the servers' clock.
@@ -185,7 +233,7 @@ impl Nomad {
         match read.unread.first() {
             None => Ok((read.entries, read.now)),
             Some(_) => {
-                let most = self.0.options.max_body;
+                let most = self.options.max_body;
                 Err(Error::Unusable(format!("{request:?}: one entry is larger than {most} bytes")))
             }
         }
@@ -250,12 +298,12 @@ impl Nomad {
     }
 
     fn page_size(&self, path: &str) -> usize {
-        let sizes = self.0.sizes.lock().unwrap_or_else(PoisonError::into_inner);
+        let sizes = self.inner.sizes.lock().unwrap_or_else(PoisonError::into_inner);
         sizes.get(path).filter(|(_, at)| at.elapsed() < SIZE_REMEMBERED).map_or(PAGE, |(size, _)| *size)
     }
 
     fn remember_size(&self, path: String, size: usize) {
-        let mut sizes = self.0.sizes.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut sizes = self.inner.sizes.lock().unwrap_or_else(PoisonError::into_inner);
         match (size, sizes.get(&path)) {
             (PAGE, _) => drop(sizes.remove(&path)),
             (_, Some((known, at))) if *known == size && at.elapsed() < SIZE_REMEMBERED => {}
@@ -271,10 +319,10 @@ impl Nomad {
     ) -> Result<Response, Error> {
         let request = self.signed(request, token);
         let response = match retry {
-            Retry::No => self.0.client.send(request).await?,
+            Retry::No => self.inner.client.send(request).await?,
             Retry::Yes => {
                 let policy = RetryPolicy { again: worth_again, ..RetryPolicy::default() };
-                self.0.client.send_with_retries(request, &policy).await?
+                self.inner.client.send_with_retries(request, &policy).await?
             }
         };
         Ok(response)
@@ -285,20 +333,20 @@ impl Nomad {
         if let Some(token) = token {
             request = request.header_secret(TOKEN, "", token);
         }
-        if let Some(auth) = &self.0.http_auth {
+        if let Some(auth) = &self.inner.http_auth {
             request = request.header_secret(AUTHORIZATION, "Basic ", auth);
         }
         request
     }
 
     pub(super) fn token(&self) -> Option<Secret> {
-        self.0.token.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.inner.token.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
 impl fmt::Debug for Nomad {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Nomad({:?}, namespace {:?})", self.0.client, self.0.options.namespace)
+        write!(f, "Nomad({:?}, namespace {:?})", self.inner.client, self.options.namespace)
     }
 }
 

@@ -18,7 +18,7 @@ use crate::{
     },
     model::{ForeignReason, Registration, RunnerMeta, RunnerState},
     nomad::{
-        Registered, Written, prepare,
+        PreparedJob, Registered, Written, prepare,
         seal::sample::{self, NAME},
     },
 };
@@ -81,7 +81,7 @@ async fn an_unchanged_pass_is_three_requests() {
     let view = nomad.observe().await.unwrap();
     assert_eq!((view.deployment.as_str(), view.runners.len()), ("i", 2));
     assert_eq!(view.now.to_string(), "2026-11-24T07:08:09Z");
-    assert_eq!(seen.lock().unwrap().len(), 5, "the first one reads the deployment and the key");
+    assert_eq!(seen.lock().unwrap().len(), 6, "the first one reads the deployment, the key and the nodes");
     seen.lock().unwrap().clear();
     nomad.observe().await.unwrap();
     assert_eq!(asked(&seen), ["GET /v1/jobs", "GET /v1/allocations", "GET /v1/vars"]);
@@ -92,7 +92,7 @@ async fn an_unchanged_pass_is_three_requests() {
     seen.lock().unwrap().clear();
     tokio::time::advance(Duration::from_secs(301)).await;
     nomad.observe().await.unwrap();
-    assert_eq!(seen.lock().unwrap().len(), 5, "now and then they are read again");
+    assert_eq!(seen.lock().unwrap().len(), 6, "now and then they are read again");
 }
 
 #[tokio::test(start_paused = true)]
@@ -228,8 +228,6 @@ async fn basic_authentication_and_the_region_are_sent() {
 fn prepared(nomad: &Nomad, registration: Registration) -> PreparedJob {
     prepare(recorded("parse-ok"), nomad.options(), meta("i"), NAME, registration).unwrap()
 }
-
-use crate::nomad::PreparedJob;
 
 #[tokio::test(start_paused = true)]
 async fn a_registration_with_a_lost_response_is_recognized_by_its_meta() {

@@ -97,10 +97,15 @@ pub enum Right {
         /// `list`, `read`, `write` or `destroy`.
         capability: &'static str,
     },
+    /// Reading nodes. It is optional.
+    Nodes,
 }
 
 impl Right {
     pub(super) fn advice(self, with_token: bool, namespace: &str) -> String {
+        if self == Right::Nodes {
+            return format!("the Nomad token needs {self} (nomad acl policy apply)");
+        }
         if with_token {
             format!("the Nomad token needs {self} in namespace {namespace:?} (nomad acl policy apply)")
         } else {
@@ -116,6 +121,7 @@ impl fmt::Display for Right {
             Right::Variables { path, capability } => {
                 write!(f, "the capability {capability} for variables {path}")
             }
+            Right::Nodes => f.write_str("node { policy = \"read\" }"),
         }
     }
 }

@@ -50,7 +50,7 @@ impl Nomad {
         }
         let token = self.token();
         let refused = || Error::StreamRefused { namespace: self.options().namespace.clone() };
-        let mut lines = match self.0.client.lines(self.signed(request, token.as_ref())).await {
+        let mut lines = match self.inner.client.lines(self.signed(request, token.as_ref())).await {
             Ok(lines) => lines,
             Err(error)
                 if matches!(error.status(), Some(StatusCode::FORBIDDEN | StatusCode::UNAUTHORIZED)) =>

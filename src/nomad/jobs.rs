@@ -231,8 +231,7 @@ impl Nomad {
         }
         let job: Job = response.json()?;
         let meta = job.meta.get(&self.options().meta_key).and_then(|text| serde_json::from_str(text).ok());
-        let history =
-            History { created: job.create_index, modified: job.job_modify_index, stopped: job.stop };
+        let history = self.history(job.create_index, job.job_modify_index, job.stop);
         Ok(meta.map(|meta| (meta, history)))
     }
 }

@@ -86,7 +86,7 @@ impl Nomad {
             request = request.query("region", region);
         }
         let token = self.token();
-        match self.0.client.lines(self.signed(request, token.as_ref())).await {
+        match self.inner.client.lines(self.signed(request, token.as_ref())).await {
             Ok(lines) => Ok(Some(Log(lines))),
             Err(error) => match error.status() {
                 Some(StatusCode::NOT_FOUND) => Ok(None),

@@ -12,6 +12,7 @@ mod events;
 mod jobs;
 mod locks;
 mod logs;
+mod nodes;
 mod observe;
 mod options;
 mod prepare;

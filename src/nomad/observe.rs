@@ -1,8 +1,14 @@
 //! Reads our runners from Nomad in three requests, however many there are.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::PoisonError,
+    time::Duration,
+};
 
+use futures_util::future::join_all;
 use serde::de::DeserializeOwned;
+use tokio::time::{Instant, timeout};
 
 use super::{
     allocations::{blocked, classify},
@@ -14,23 +20,134 @@ use super::{
 };
 use crate::{
     http::{self, Request},
-    model::{Blocked, Foreign, ForeignReason, NomadView, Ownership, Runner, RunnerMeta, Timestamp},
+    model::{
+        Blocked, Foreign, ForeignReason, NomadView, Ownership, Runner, RunnerMeta, RunnerVariable, Timestamp,
+        Unseen,
+    },
     text::shown,
 };
 
+/// A namespace other than the daemon's own must be read within this time: the others wait for it.
+const READ_WITHIN: Duration = Duration::from_secs(20);
+
+/// How soon such a namespace is requested again after a failure. The wait doubles while that fails. The daemon's own is
+/// requested in every pass.
+const FIRST_REST: Duration = Duration::from_secs(5);
+
+/// The longest wait.
+const LONGEST_REST: Duration = Duration::from_secs(60);
+
+/// What is remembered of a namespace if there are several.
+#[derive(Clone, Default)]
+pub(super) struct Remembered {
+    /// The runners, as they were last seen.
+    runners: Vec<Runner>,
+    /// The last failure, if it was not read since.
+    failure: Option<Failure>,
+}
+
+/// A namespace could not be read.
+#[derive(Clone)]
+struct Failure {
+    error: Error,
+    /// It is not requested again before this time.
+    until: Instant,
+    rest: Duration,
+}
+
 impl Nomad {
-    /// Our runners and variables, in three requests: jobs, allocations, variables. Without a job of ours, the
-    /// deployment variable is read instead of the allocations, to distinguish an empty namespace from a missing one.
-    /// Blocked evaluations are read only while a job of ours has no allocation; the deployment variable also from
-    /// time to time.
+    /// Our runners and variables in all namespaces, each requested once. Those that cannot be read are unseen, and
+    /// their runners are as they were last seen.
     ///
     /// # Errors
-    /// [`Error`]; then nothing is known of any runner.
+    /// [`Error`]; then nothing is known of any runner. If some namespace can be read, it is not an error.
     pub async fn observe(&self) -> Result<NomadView, Error> {
+        let mut view = self.observe_all().await?;
+        self.mark_draining(&mut view.runners).await;
+        Ok(view)
+    }
+
+    async fn observe_all(&self) -> Result<NomadView, Error> {
+        if self.options().elsewhere.is_empty() {
+            return self.observe_one().await;
+        }
+        // It identifies our jobs in all of them.
+        self.deployment().await?;
+        let nomads = self.everywhere();
+        let seen = join_all(nomads.iter().map(Nomad::observe_or_rest)).await;
+        let mut whole: Option<NomadView> = None;
+        let (mut unseen, mut first) = (BTreeMap::new(), None);
+        let mut remembered = self.inner.remembered.lock().unwrap_or_else(PoisonError::into_inner);
+        for (nomad, seen) in nomads.iter().zip(seen) {
+            let remembered = remembered.entry(nomad.namespace().cloned()).or_default();
+            match seen {
+                Ok(view) => {
+                    remembered.runners.clone_from(&view.runners);
+                    remembered.failure = None;
+                    whole = Some(match whole {
+                        Some(whole) => joined(whole, view),
+                        None => view,
+                    });
+                }
+                Err(error) => {
+                    remembered.fails(&error);
+                    unseen.insert(nomad.namespace().cloned(), nomad.unseen(&error));
+                    first.get_or_insert(error);
+                }
+            }
+        }
+        let mut whole = match (whole, first) {
+            (Some(whole), _) => whole,
+            (None, Some(error)) => return Err(error),
+            (None, None) => return Err(no_date()),
+        };
+        for namespace in unseen.keys() {
+            let last = remembered.get(namespace).into_iter().flat_map(|last| &last.runners);
+            whole.runners.extend(last.cloned());
+        }
+        Ok(NomadView { unseen, ..whole })
+    }
+
+    /// One namespace, unless it failed a moment ago.
+    async fn observe_or_rest(&self) -> Result<NomadView, Error> {
+        if self.namespace().is_none() {
+            return self.observe_one().await;
+        }
+        let failure = {
+            let remembered = self.inner.remembered.lock().unwrap_or_else(PoisonError::into_inner);
+            remembered.get(&self.namespace().cloned()).and_then(|remembered| remembered.failure.clone())
+        };
+        if let Some(failure) = failure.filter(|failure| Instant::now() < failure.until) {
+            return Err(failure.error);
+        }
+        match timeout(READ_WITHIN, self.observe_one()).await {
+            Ok(seen) => seen,
+            Err(_) => Err(Error::Unusable(format!(
+                "timed out after {} s while listing the runners there",
+                READ_WITHIN.as_secs()
+            ))),
+        }
+    }
+
+    fn unseen(&self, error: &Error) -> Unseen {
+        let namespace =
+            self.namespace().map_or_else(|| self.options().namespace.clone(), ToString::to_string);
+        Unseen { namespace, kind: error.kind(), why: error.to_string() }
+    }
+
+    /// Our runners and variables in one namespace, in three requests: jobs, allocations, variables. Without a job of
+    /// ours, the deployment variable (elsewhere, the namespace) is read instead of the allocations, to distinguish an
+    /// empty namespace from a missing one. Blocked evaluations are read only while a job of ours has no allocation;
+    /// the deployment variable also from time to time.
+    async fn observe_one(&self) -> Result<NomadView, Error> {
         let prefix = format!("{}-", self.options().prefix);
         let Jobs { jobs, mut now, unread } = self.jobs(&prefix).await?;
         let deployment = match self.known_deployment() {
             Some(deployment) if jobs.iter().any(|job| job.is_of(&deployment)) => deployment,
+            _ if self.namespace().is_some() => {
+                self.check_namespace().await?;
+                self.deployment().await?
+            }
             _ => self.confirm_deployment().await?,
         };
         let owner = self.owner(&jobs, deployment).await?;
@@ -58,11 +175,16 @@ impl Nomad {
             let allocations = by_job.get(job.stub.id.as_str()).map(Vec::as_slice).unwrap_or_default();
             let variable = variables.get(&job.stub.id).copied();
             let reason = reasons.remove(&job.stub.id);
-            classify(&job.stub, job.ownership, job.meta, allocations, variable, reason)
+            let runner = classify(&job.stub, job.ownership, job.meta, allocations, variable, reason);
+            Runner { namespace: self.namespace().cloned(), ..runner }
         });
         let (now, runners) = (now.ok_or_else(no_date)?, runners.collect());
-        let variables = variables.into_keys().collect();
-        Ok(NomadView { now, deployment: owner.deployment, runners, foreign, variables })
+        let variables = variables
+            .into_keys()
+            .map(|name| RunnerVariable { namespace: self.namespace().cloned(), name })
+            .collect();
+        let unseen = BTreeMap::new();
+        Ok(NomadView { now, deployment: owner.deployment, runners, foreign, variables, unseen })
     }
 
     /// The current state of one runner, with the servers' clock; `None` if there is no such job of ours. For
@@ -81,20 +203,31 @@ impl Nomad {
         Unread { names: BTreeSet::new(), nameless }.must_not_be(name)?;
         let variable = self.variables(name).await?.get(name).copied();
         let allocations = group(&allocations).remove(name).unwrap_or_default();
-        Ok(Some(classify(&job.stub, job.ownership, job.meta, &allocations, variable, None)))
+        let runner = classify(&job.stub, job.ownership, job.meta, &allocations, variable, None);
+        Ok(Some(Runner { namespace: self.namespace().cloned(), ..runner }))
+    }
+
+    /// A job's history, as far as it can be compared with the key's.
+    pub(super) fn history(&self, created: u64, modified: u64, stopped: bool) -> History {
+        let elsewhere = self.namespace().is_some();
+        match self.is_in_another_region() {
+            // Its indices are another cluster's. Only a MAC with the current key counts.
+            true => History { created: u64::MAX, modified: u64::MAX, stopped, elsewhere },
+            false => History { created, modified, stopped, elsewhere },
+        }
     }
 
     /// What identifies our jobs. The key is only read if a job claims to be ours, and once more if a job does not match
     /// the key as it was read before: another replica may have created another one since.
     async fn owner(&self, jobs: &[ReadJob], deployment: String) -> Result<Owner, Error> {
-        let mut owner = Owner { prefix: self.options().prefix.clone(), deployment, key: None };
+        let mut owner = Owner { nomad: self.clone(), deployment, key: None };
         let ours: Vec<&ReadJob> = jobs.iter().filter(|job| job.is_of(&owner.deployment)).collect();
         if ours.is_empty() {
             return Ok(owner);
         }
         owner.key = self.current_key().await?;
         let is_of_another_key = |job: &&ReadJob| {
-            let reason = owner.check(&job.id, &job.meta, job.stub.history()).err();
+            let reason = owner.check(&job.id, &job.meta, &job.stub).err();
             reason == Some(ForeignReason::WrongSeal)
         };
         if ours.iter().any(is_of_another_key) {
@@ -235,11 +368,12 @@ impl ReadJob {
 }
 
 /// What identifies our jobs.
-pub(super) struct Owner {
-    pub(super) prefix: String,
-    pub(super) deployment: String,
+struct Owner {
+    /// Where the jobs are.
+    nomad: Nomad,
+    deployment: String,
     /// `None` if it does not exist yet: then every job that will be taken over is ours.
-    pub(super) key: Option<Key>,
+    key: Option<Key>,
 }
 
 impl Owner {
@@ -249,7 +383,7 @@ impl Owner {
         let ownership = match &job.meta.deployment {
             None => Ownership::Nomadtools,
             Some(_) if !job.is_of(&self.deployment) => return None,
-            Some(_) => match self.check(&job.id, &job.meta, job.stub.history()) {
+            Some(_) => match self.check(&job.id, &job.meta, &job.stub) {
                 Ok(()) => Ownership::Ours,
                 Err(reason) => {
                     foreign.push(Foreign { name: shown(&job.id, NAME_MAX).to_string(), reason });
@@ -261,19 +395,22 @@ impl Owner {
     }
 
     /// Whether a job with our deployment ID in its Meta is ours.
-    pub(super) fn check(&self, name: &str, meta: &RunnerMeta, history: History) -> Result<(), ForeignReason> {
-        if !has_its_name(&self.prefix, name, meta) {
+    fn check(&self, name: &str, meta: &RunnerMeta, stub: &JobStub) -> Result<(), ForeignReason> {
+        let Owner { nomad, key, .. } = self;
+        if !has_its_name(&nomad.options().prefix, nomad.namespace(), name, meta) {
             return Err(ForeignReason::Name);
         }
-        self.key.as_ref().map_or(Ok(()), |key| key.check(name, meta, history))
+        let history = nomad.history(stub.create_index, stub.job_modify_index, stub.stop);
+        match key {
+            Some(key) => key.check(name, meta, history),
+            // Nothing is taken over elsewhere.
+            None if history.elsewhere => Err(ForeignReason::Unsealed),
+            None => Ok(()),
+        }
     }
 }
 
 impl JobStub {
-    fn history(&self) -> History {
-        History { created: self.create_index, modified: self.job_modify_index, stopped: self.stop }
-    }
-
     /// Whether it no longer waits for an allocation.
     fn is_over(&self) -> bool {
         self.stop || self.status == "dead"
@@ -304,17 +441,35 @@ fn escape_pattern(text: &str) -> String {
     pattern
 }
 
+impl Remembered {
+    /// Whether it had runners when it was last seen.
+    pub(super) fn has_runners(&self) -> bool {
+        !self.runners.is_empty()
+    }
+
+    fn fails(&mut self, error: &Error) {
+        let earlier = self.failure.as_ref();
+        if earlier.is_some_and(|failure| Instant::now() < failure.until) {
+            return;
+        }
+        let rest = earlier.map_or(FIRST_REST, |failure| (failure.rest * 2).min(LONGEST_REST));
+        self.failure = Some(Failure { error: error.clone(), until: Instant::now() + rest, rest });
+    }
+}
+
+/// Two views of the same deployment as one. The earlier clock makes everything younger, so nothing is done too soon.
+fn joined(mut one: NomadView, other: NomadView) -> NomadView {
+    one.now = one.now.min(other.now);
+    one.runners.extend(other.runners);
+    one.foreign.extend(other.foreign);
+    one.variables.extend(other.variables);
+    one
+}
+
 fn no_date() -> Error {
     Error::Unusable("Nomad's responses have no Date header, so ages are unknown".to_owned())
 }
 
 #[cfg(test)]
-mod tests {
-    use super::escape_pattern;
-
-    #[test]
-    fn a_prefix_cannot_break_out_of_the_filter() {
-        assert_eq!(escape_pattern("NT_Github-Runner-"), "NT_Github-Runner-");
-        assert_eq!(escape_pattern("a\"b\\c."), "a[^a-zA-Z0-9_-]b[^a-zA-Z0-9_-]c[^a-zA-Z0-9_-]");
-    }
-}
+#[path = "observe_tests.rs"]
+mod tests;

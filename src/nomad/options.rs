@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use super::error::Error;
 use crate::{
     http::{self, Endpoint, TlsOptions},
+    model::Namespace,
     secret::Secret,
 };
 
@@ -25,6 +26,8 @@ pub struct Options {
     /// reread when Nomad refuses the token.
     pub token_file: Option<PathBuf>,
     pub namespace: String,
+    /// The other namespaces that our runners are in.
+    pub elsewhere: Vec<Namespace>,
     /// NOMAD_REGION; `None`: the agent's own.
     pub region: Option<String>,
     /// NOMAD_HTTP_AUTH, `user:password` for a proxy in front of Nomad.
@@ -55,6 +58,7 @@ impl Options {
             token: None,
             token_file: None,
             namespace: namespace.into(),
+            elsewhere: Vec::new(),
             region: None,
             http_auth: None,
             tls: TlsOptions::default(),

@@ -38,7 +38,7 @@ impl Nomad {
         let prefix = self.reruns_path();
         let request = Request::get("/v1/vars").query("prefix", &prefix);
         let right = Right::Variables { path: RERUNS, capability: "list" };
-        let (stubs, _) = self.list::<VariableStub>(request, right).await?;
+        let (stubs, _) = self.at(None).list::<VariableStub>(request, right).await?;
         let marks = stubs.into_iter().filter_map(|stub| {
             RerunMark::parse(stub.path.strip_prefix(&prefix)?, nanoseconds(stub.create_time))
         });
@@ -54,7 +54,7 @@ impl Nomad {
         let once = Key::random()?;
         let items = BTreeMap::from([("runner", runner), ("once", once.expose())]);
         let right = Right::Variables { path: RERUNS, capability: "write" };
-        self.create_variable(&self.rerun_path(mark), &items, right).await
+        self.at(None).create_variable(&self.rerun_path(mark), &items, right).await
     }
 
     /// Deletes the record of a re-run. If it does not exist, that is a success.
@@ -62,11 +62,12 @@ impl Nomad {
     /// # Errors
     /// [`Error`].
     pub async fn forget_rerun(&self, mark: &RerunMark) -> Result<(), Error> {
-        let response = self.answer(Request::delete(self.rerun_path(mark)), Retry::Yes).await?;
+        let own = self.at(None);
+        let response = own.answer(Request::delete(own.rerun_path(mark)), Retry::Yes).await?;
         if response.is_success() || response.status == StatusCode::NOT_FOUND {
             return Ok(());
         }
-        Err(self.error(&response, Right::Variables { path: RERUNS, capability: "destroy" }))
+        Err(own.error(&response, Right::Variables { path: RERUNS, capability: "destroy" }))
     }
 
     /// Whether someone has stopped an allocation of this job manually. To Nomad, that is a migration, like a drain.

@@ -38,12 +38,16 @@ impl Nomad {
             (read_job, list("/v1/allocations", read_job).await.map(|_| ())),
             (Right::Capability("submit-job"), self.plan_job(job).await.map(|_| ())),
         ];
-        tried.extend(self.try_own_variables().await);
+        // Elsewhere, only the runners' variables are needed.
+        if self.namespace().is_none() {
+            tried.extend(self.try_own_variables().await);
+        }
         tried.extend(self.try_job_variables(probe).await);
         tried
     }
 
-    async fn try_own_variables(&self) -> Vec<(Right, Result<(), Error>)> {
+    /// Tests the rights to the daemon's own variables.
+    pub async fn try_own_variables(&self) -> Vec<(Right, Result<(), Error>)> {
         let right = |capability| Right::Variables { path: "githubrunner/*", capability };
         let path = format!("/v1/var/githubrunner/{}/check", escape_segment(&self.options().prefix));
         let read = self.expect(Request::get(path.clone()), StatusCode::NOT_FOUND, right("read")).await;

@@ -23,7 +23,7 @@ use ring::{
 
 use super::error::Error;
 use crate::{
-    model::{ForeignReason, Purpose, Registration, RunnerMeta, runner_name, whose_repository},
+    model::{ForeignReason, Namespace, Purpose, Registration, RunnerMeta, runner_name},
     secret::Secret,
 };
 
@@ -52,6 +52,8 @@ pub(super) struct History {
     pub(super) modified: u64,
     /// Told to stop.
     pub(super) stopped: bool,
+    /// In a namespace other than the daemon's own. There were seals before runners were started there.
+    pub(super) elsewhere: bool,
 }
 
 impl Key {
@@ -97,7 +99,7 @@ impl Key {
         let unchanged = history.modified < self.created || history.stopped;
         let is_older = history.created < self.created && unchanged;
         match &self.previous {
-            None if is_older => Ok(()),
+            None if is_older && !history.elsewhere => Ok(()),
             Some(previous) if is_older && is_sealed_by(previous, name, meta) => Ok(()),
             _ if meta.mac.is_none() => Err(ForeignReason::Unsealed),
             _ => Err(ForeignReason::WrongSeal),
@@ -167,13 +169,21 @@ fn sealed(name: &str, meta: &RunnerMeta) -> Vec<u8> {
 }
 
 /// Whether a job has the ID derived from its Meta.
-pub(super) fn has_its_name(prefix: &str, name: &str, meta: &RunnerMeta) -> bool {
+pub(super) fn has_its_name(
+    prefix: &str,
+    namespace: Option<&Namespace>,
+    name: &str,
+    meta: &RunnerMeta,
+) -> bool {
     let RunnerMeta { deployment: Some(deployment), purpose: Some(purpose), attempt: Some(attempt), .. } =
         meta
     else {
         return false;
     };
-    name == runner_name(prefix, deployment, &whose_repository(meta), purpose.clone(), *attempt)
+    let repository = meta.repository();
+    repository.is_some_and(|own| {
+        name == runner_name(prefix, deployment, namespace, &own.full_name(), purpose.clone(), *attempt)
+    })
 }
 
 /// A sealed Meta for tests with scripted Nomads.
@@ -202,6 +212,11 @@ pub(crate) mod sample {
 
     /// The Meta of attempt 1 at job 7 of o/r, sealed, with the prefix "ghr".
     pub(crate) fn meta(deployment: &str) -> RunnerMeta {
+        runner(deployment, None).1
+    }
+
+    /// The name and the Meta of that runner in a namespace.
+    pub(crate) fn runner(deployment: &str, namespace: Option<&Namespace>) -> (String, RunnerMeta) {
         let meta = RunnerMeta {
             repo_url: "https://github.com/o/r".to_owned(),
             deployment: Some(deployment.to_owned()),
@@ -210,9 +225,10 @@ pub(crate) mod sample {
             attempt: Some(1),
             ..RunnerMeta::default()
         };
-        let name = runner_name("ghr", deployment, &whose_repository(&meta), JobId(7), 1);
+        let name = runner_name("ghr", deployment, namespace, "o/r", JobId(7), 1);
         let key = Key::new(KEY, None, 10).expect("it is one");
-        RunnerMeta { mac: Some(key.seal(&name, &meta)), ..meta }
+        let mac = Some(key.seal(&name, &meta));
+        (name, RunnerMeta { mac, ..meta })
     }
 
     /// The stub of its job, created after the key.
@@ -255,9 +271,9 @@ mod tests {
     }
 
     /// Created after the key of index 10.
-    const NEW: History = History { created: 11, modified: 11, stopped: false };
+    const NEW: History = History { created: 11, modified: 11, stopped: false, elsewhere: false };
     /// Created before it.
-    const OLD: History = History { created: 5, modified: 5, stopped: false };
+    const OLD: History = History { created: 5, modified: 5, stopped: false, elsewhere: false };
 
     #[test]
     fn a_seal_covers_one_job_and_its_whole_meta() {
@@ -306,6 +322,8 @@ mod tests {
         // Someone has registered another job in its place.
         let again = History { modified: 20, ..OLD };
         assert_eq!(key.check("n", &meta(), again), Err(ForeignReason::Unsealed));
+        let elsewhere = History { elsewhere: true, ..OLD };
+        assert_eq!(key.check("n", &meta(), elsewhere), Err(ForeignReason::Unsealed));
     }
 
     #[test]
@@ -329,9 +347,16 @@ mod tests {
 
     #[test]
     fn a_job_has_the_name_derived_from_its_meta() {
-        let name = runner_name("ghr", "i", &whose_repository(&meta()), JobId(7), 1);
-        assert!(has_its_name("ghr", &name, &meta()));
-        assert!(!has_its_name("ghr", "ghr-o-r-another", &meta()));
-        assert!(!has_its_name("ghr", &name, &RunnerMeta { attempt: None, ..meta() }));
+        let name = |namespace: Option<&Namespace>| runner_name("ghr", "i", namespace, "o/r", JobId(7), 1);
+        let own = name(None);
+        assert!(has_its_name("ghr", None, &own, &meta()));
+        assert!(!has_its_name("ghr", None, "ghr-o-r-another", &meta()));
+        assert!(!has_its_name("ghr", None, &own, &RunnerMeta { attempt: None, ..meta() }));
+        // A copy in another namespace is not ours, with either name: the MAC covers the name.
+        let gpu = Namespace { name: "gpu".to_owned(), region: None };
+        let gpu_in_eu = Namespace { region: Some("eu".to_owned()), ..gpu.clone() };
+        assert!(!has_its_name("ghr", Some(&gpu), &own, &meta()));
+        assert!(has_its_name("ghr", Some(&gpu), &name(Some(&gpu)), &meta()));
+        assert!(!has_its_name("ghr", Some(&gpu_in_eu), &name(Some(&gpu)), &meta()));
     }
 }

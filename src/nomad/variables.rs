@@ -90,45 +90,61 @@ impl Nomad {
         };
         if jobs(self) == jobs(other) {
             let known = other.last_deployment();
-            *self.0.deployment.lock().unwrap_or_else(PoisonError::into_inner) = known;
+            *self.inner.deployment.lock().unwrap_or_else(PoisonError::into_inner) = known;
             let known = other.last_key();
-            *self.0.key.lock().unwrap_or_else(PoisonError::into_inner) = known;
+            *self.inner.key.lock().unwrap_or_else(PoisonError::into_inner) = known;
+            let mut remembered =
+                other.inner.remembered.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            remembered.retain(|namespace, last| {
+                let Some(gone) = namespace.as_ref().filter(|one| !self.options().elsewhere.contains(one)) else {
+                    return true;
+                };
+                if last.has_runners() {
+                    tracing::warn!(
+                        "no class names the Nomad namespace {gone} any more, so the runners there are no longer seen: put it \
+                         back, and take it out once they have ended (githubrunner purge --all removes them)"
+                    );
+                }
+                false
+            });
+            *self.inner.remembered.lock().unwrap_or_else(PoisonError::into_inner) = remembered;
         }
     }
 
     fn last_deployment(&self) -> Option<KnownDeployment> {
-        self.0.deployment.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.inner.deployment.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Reads the variable `githubrunner/PREFIX/instance`. If it is missing, it is created: with the ID known
     /// before (a development agent that restarted without its state, a variable deleted by hand), or else with
     /// the new one. This also detects a missing namespace, which no list does.
     pub(super) async fn confirm_deployment(&self) -> Result<String, Error> {
-        let path = format!("/v1/var/githubrunner/{}/instance", escape_segment(&self.options().prefix));
+        let own = self.at(None);
+        let path = format!("/v1/var/githubrunner/{}/instance", escape_segment(&own.options().prefix));
         let right = |capability| Right::Variables { path: "githubrunner/*", capability };
         let candidate =
-            self.last_deployment().map_or_else(|| self.0.new_deployment.clone(), |known| known.id);
+            self.last_deployment().map_or_else(|| self.inner.new_deployment.clone(), |known| known.id);
         // The second round is for a lost race. Nobody deletes what was just created.
         for _ in 0..2 {
-            let response = self.answer(Request::get(path.clone()).secret_answer(), Retry::Yes).await?;
+            let response = own.answer(Request::get(path.clone()).secret_answer(), Retry::Yes).await?;
             let id = if response.is_success() {
                 let variable: Variable = response.json()?;
                 variable.items.get("id").cloned().ok_or_else(|| no_id(&path))?
             } else if response.status == StatusCode::NOT_FOUND {
-                self.check_namespace().await?;
-                if !self.options().create_deployment {
+                own.check_namespace().await?;
+                if !own.options().create_deployment {
                     return Ok(candidate);
                 }
                 let items = BTreeMap::from([("id", candidate.as_str())]);
-                match self.create_variable(&path, &items, right("write")).await? {
+                match own.create_variable(&path, &items, right("write")).await? {
                     Written::Written => candidate.clone(),
                     Written::Exists => continue,
                 }
             } else {
-                return Err(self.error(&response, right("read")));
+                return Err(own.error(&response, right("read")));
             };
             let confirmed = KnownDeployment { id: id.clone(), confirmed_at: Instant::now() };
-            *self.0.deployment.lock().unwrap_or_else(PoisonError::into_inner) = Some(confirmed);
+            *self.inner.deployment.lock().unwrap_or_else(PoisonError::into_inner) = Some(confirmed);
             return Ok(id);
         }
         Err(Error::Variable(format!("{path} keeps changing: another program writes it")))
@@ -158,43 +174,44 @@ impl Nomad {
     }
 
     pub(super) fn last_key(&self) -> Option<KnownKey> {
-        self.0.key.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.inner.key.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Reads the variable `githubrunner/PREFIX/key`. If it is missing, a new key is created, which includes the
     /// previous one: jobs sealed with that one until then stay ours. `None` if this process may not create one.
     pub(super) async fn confirm_key(&self) -> Result<Option<Key>, Error> {
-        let path = format!("/v1/var/githubrunner/{}/key", escape_segment(&self.options().prefix));
+        let own = self.at(None);
+        let path = format!("/v1/var/githubrunner/{}/key", escape_segment(&own.options().prefix));
         let right = |capability| Right::Variables { path: "githubrunner/*", capability };
         let known = self.last_key().and_then(|known| known.key);
         // The second round reads what the first one wrote, and its index.
         for _ in 0..2 {
-            let response = self.answer(Request::get(path.clone()).secret_answer(), Retry::Yes).await?;
+            let response = own.answer(Request::get(path.clone()).secret_answer(), Retry::Yes).await?;
             let key = if response.is_success() {
                 let variable: Variable = response.json()?;
                 let item = |name: &str| variable.items.get(name).map(String::as_str);
                 let key = item("key").and_then(|key| Key::new(key, item("previous"), variable.create_index));
                 Some(key.ok_or_else(|| no_key(&path))?)
             } else if response.status != StatusCode::NOT_FOUND {
-                return Err(self.error(&response, right("read")));
-            } else if !self.options().create_deployment {
+                return Err(own.error(&response, right("read")));
+            } else if !own.options().create_deployment {
                 None
             } else {
-                self.check_namespace().await?;
+                own.check_namespace().await?;
                 let new = Key::random()?;
                 let mut items = BTreeMap::from([("key", new.expose())]);
                 items.extend(known.as_ref().map(|known| ("previous", known.text().expose())));
                 // Another start or replica may have been faster: the next round reads what it wrote.
-                if self.create_variable(&path, &items, right("write")).await? == Written::Written {
+                if own.create_variable(&path, &items, right("write")).await? == Written::Written {
                     tracing::info!(
                         "created a new key for runners' Metas in the variable githubrunner/{}/key",
-                        self.options().prefix
+                        own.options().prefix
                     );
                 }
                 continue;
             };
             let confirmed = KnownKey { key: key.clone(), confirmed_at: Instant::now() };
-            *self.0.key.lock().unwrap_or_else(PoisonError::into_inner) = Some(confirmed);
+            *self.inner.key.lock().unwrap_or_else(PoisonError::into_inner) = Some(confirmed);
             return Ok(key);
         }
         Err(Error::Variable(format!("{path} keeps changing: another program writes it")))

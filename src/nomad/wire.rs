@@ -76,6 +76,8 @@ pub struct AllocationStub {
     pub id: String,
     #[serde(rename = "JobID")]
     pub job_id: String,
+    #[serde(rename = "NodeID", default, deserialize_with = "nullable")]
+    pub node_id: String,
     /// The name of its node.
     #[serde(default, deserialize_with = "nullable")]
     pub node_name: String,

@@ -116,6 +116,7 @@ fn learn_outcome(memory: &mut Memory, Report { action, outcome }: &Report, now: 
         }
         Action::Rerun(_) if matches!(outcome, Outcome::NotDone(NotDone::NotLost(_))) => {
             memory.not_lost.insert(name.to_owned());
+            memory.runner_backoff.remove(name);
         }
         Action::IssueCredentials(_) => waits_after(&mut memory.issue_backoff, name, error, now),
         _ => waits_after(&mut memory.runner_backoff, name, error, now),

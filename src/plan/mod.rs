@@ -3,7 +3,7 @@
 //! The rules, one file each:
 //!
 //! - `survey`: demand and supply of each group, busy and idle runners.
-//! - `stop`: surplus, unregistered, spent and gone runners, and runners that do not start.
+//! - `stop`: surplus, unregistered, spent and gone runners, runners that do not start, and those on draining nodes.
 //! - `lifetime`: runners that run for longer than they may.
 //! - `stuck`: runners that make no progress.
 //! - `room`: which runner gives up its place for whatever is waiting for one.
@@ -62,6 +62,7 @@ pub fn plan(observation: &Observation, policy: &Policy, now: Moment) -> Plan {
     stop::unregistered(&survey, &mut draft);
     stop::gone(&survey, &mut draft);
     lifetime::out_of_time(&survey, &mut draft);
+    stop::on_draining_nodes(&survey, &mut draft);
     let held = start::starts(&survey, &mut draft);
     room::make_room(&survey, &surplus, &held, &mut draft);
     tidy::credentials(&survey, &spare, &unwanted, &mut draft);

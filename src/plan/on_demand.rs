@@ -21,7 +21,8 @@ pub fn clean_up(runner: &Runner) -> Option<Action> {
     runner.variable.as_ref()?;
     Some(Action::CleanUp(CleanUp {
         name: runner.name.clone(),
-        repository: Some(runner.repository()),
+        namespace: runner.namespace.clone(),
+        repository: runner.repository(),
         class: runner.class().map(str::to_owned),
         finish: runner.how_it_ended(),
     }))
@@ -31,9 +32,10 @@ pub fn clean_up(runner: &Runner) -> Option<Action> {
 /// exist.
 pub fn purge(runner: &Runner) -> Action {
     let may_be_registered = runner.registration() == Registration::AccessToken && runner.started;
-    let repository = may_be_registered.then(|| runner.repository());
+    let repository = runner.repository().filter(|_| may_be_registered);
     let class = runner.class().map(str::to_owned);
-    Action::Purge(Purge { name: runner.name.clone(), repository, class, reason: PurgeReason::Asked })
+    let (name, namespace) = (runner.name.clone(), runner.namespace.clone());
+    Action::Purge(Purge { name, namespace, repository, class, reason: PurgeReason::Asked })
 }
 
 /// Whether it is alive and not yet told to stop.
@@ -44,6 +46,7 @@ pub fn is_to_be_stopped(runner: &Runner) -> bool {
 fn stopped(runner: &Runner, consent: Consent) -> Action {
     Action::Stop(Stop {
         name: runner.name.clone(),
+        namespace: runner.namespace.clone(),
         repository: runner.repository(),
         class: runner.class().map(str::to_owned),
         consent,

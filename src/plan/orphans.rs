@@ -18,9 +18,11 @@ const REGISTRATION_AT_LEAST: Duration = Duration::from_secs(600);
 pub(super) fn remove(survey: &Survey, observation: &Observation, draft: &mut Draft) -> BTreeSet<Orphan> {
     let ours = |name: &str| is_ours_by_name(&survey.policy.prefix, &survey.nomad.deployment, name);
     let foreign: BTreeSet<&str> = survey.nomad.foreign.iter().map(|foreign| foreign.name.as_str()).collect();
-    let has_job = |name: &str| survey.runners.contains_key(name) || foreign.contains(name);
-    let variables = survey.nomad.variables.iter().filter(|name| !has_job(name));
-    let variables = variables.map(|name| (Orphan::Variable { name: name.clone() }, None));
+    let unseen: BTreeSet<&str> = survey.unseen.iter().map(|runner| runner.name.as_str()).collect();
+    let has_job =
+        |name: &str| survey.runners.contains_key(name) || foreign.contains(name) || unseen.contains(name);
+    let variables = survey.nomad.variables.iter().filter(|variable| !has_job(&variable.name));
+    let variables = variables.map(|variable| (Orphan::Variable(variable.clone()), None));
     // An organization's registration appears in the list of each of its repositories.
     let mut offline: BTreeMap<&str, (bool, Option<RepositoryId>)> = BTreeMap::new();
     for registration in &observation.registrations {
@@ -30,21 +32,23 @@ pub(super) fn remove(survey: &Survey, observation: &Observation, draft: &mut Dra
         *repository = [*repository, known].into_iter().flatten().min();
     }
     let is_live = |name: &str| survey.runners.get(name).is_some_and(|runner| runner.is_live());
+    // Its runner may be in a namespace that could not be read.
+    let sees_all = survey.nomad.unseen.is_empty();
     let registrations = offline
         .into_iter()
-        .filter(|(name, (is_offline, _))| *is_offline && !is_live(name))
+        .filter(|(name, (is_offline, _))| sees_all && *is_offline && !is_live(name))
         .map(|(name, (_, repository))| (Orphan::Registration { name: name.to_owned() }, repository));
     let alone: BTreeMap<Orphan, Option<RepositoryId>> =
         variables.chain(registrations).filter(|(orphan, _)| ours(orphan.name())).collect();
     for (orphan, repository) in &alone {
         let Some(since) = survey.memory.orphans.get(orphan) else { continue };
-        let seen = survey.now.saturating_sub(*since);
+        let seen = survey.now.since(*since);
         let at_least = match orphan {
-            Orphan::Variable { .. } => VARIABLE_AT_LEAST,
+            Orphan::Variable(_) => VARIABLE_AT_LEAST,
             Orphan::Registration { .. } => REGISTRATION_AT_LEAST,
         };
         let repository = repository.and_then(|id| Some(survey.repositories.get(&id)?.repository.clone()));
-        let is_known = repository.is_some() || matches!(orphan, Orphan::Variable { .. });
+        let is_known = repository.is_some() || matches!(orphan, Orphan::Variable(_));
         if seen >= at_least && is_known {
             draft.actions.push(Action::RemoveOrphan(RemoveOrphan {
                 orphan: orphan.clone(),

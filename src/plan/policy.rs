@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use crate::{
-    config::{Class, Config, RerunLost, ScopeSetting, WarmEntry},
+    config::{Class, Config, RerunLost, WarmEntry},
     labels::LabelRules,
-    model::Repository,
+    model::{Namespace, Repository, RunnerLevel},
 };
 
 /// The part of the configuration that the planner follows.
@@ -45,7 +45,7 @@ pub struct Policy {
     /// The budgets for running lost jobs again; `None`: never.
     pub rerun_lost: Option<RerunLost>,
     /// Runners are registered at their repository's organization and outlive the repository.
-    pub organization: bool,
+    pub level: RunnerLevel,
     /// The first class that covers a job determines its runner.
     pub classes: Vec<Class>,
     /// Jobs that no class covers are held.
@@ -86,11 +86,10 @@ impl Policy {
         ClassPolicy { policy: self, class }
     }
 
-    /// Whether runners can be registered at organizations, and whether at repositories.
-    pub fn organizations(&self) -> Vec<bool> {
+    /// Where runners can be registered.
+    pub fn levels(&self) -> Vec<RunnerLevel> {
         let classes = self.classes.iter().map(|class| ClassPolicy { policy: self, class: Some(class) });
-        let mut all: Vec<bool> =
-            classes.map(|class| class.organization()).chain([self.organization]).collect();
+        let mut all: Vec<RunnerLevel> = classes.map(ClassPolicy::level).chain([self.level]).collect();
         all.sort_unstable();
         all.dedup();
         all
@@ -106,6 +105,11 @@ impl<'a> ClassPolicy<'a> {
     /// Why its jobs get no runner, if it denies them.
     pub fn deny(self) -> Option<&'a str> {
         self.class?.deny.as_deref()
+    }
+
+    /// Where its runners' jobs are; `None`: the daemon's own namespace.
+    pub fn namespace(self) -> Option<&'a Namespace> {
+        self.class?.nomad.namespace.as_ref()
     }
 
     pub fn labels(self) -> &'a LabelRules {
@@ -162,10 +166,9 @@ impl<'a> ClassPolicy<'a> {
         self.class.and_then(|class| class.max_run_duration).unwrap_or(self.policy.max_run_duration)
     }
 
-    /// Its runners are registered at their repository's organization and outlive the repository.
-    pub fn organization(self) -> bool {
-        let own = self.class.and_then(|class| class.scope);
-        own.map_or(self.policy.organization, |scope| scope == ScopeSetting::Organization)
+    /// Where its runners register.
+    pub fn level(self) -> RunnerLevel {
+        self.class.and_then(|class| class.scope).unwrap_or(self.policy.level)
     }
 }
 
@@ -189,7 +192,7 @@ impl From<&Config> for Policy {
             unassigned_timeout: scheduler.unassigned_timeout,
             max_run_duration: scheduler.max_run_duration,
             rerun_lost: config.rerun_lost,
-            organization: config.organization(),
+            level: config.github.scope,
             classes: config.classes.clone(),
             classes_only: config.classes_only,
             warm: config

@@ -86,6 +86,7 @@ pub(super) fn reruns(survey: &Survey, observation: &Observation, draft: &mut Dra
         }
         let rerun = Rerun {
             name: runner.name.clone(),
+            namespace: runner.namespace.clone(),
             repository: repository.clone(),
             class: runner.class().map(str::to_owned),
             job: ended.job.clone(),

@@ -14,8 +14,8 @@ use super::{
 };
 use crate::model::{
     Action, Cap, Finish, ForeignReason, GroupKey, Hold, HoldReason, JobId, JobStatus, Labels, Listing,
-    Ownership, Purpose, Repository, RepositoryId, RepositoryView, Runner, RunnerState, Start, StartReason,
-    Subject, WorkflowJob, age, doubled, runner_name,
+    Namespace, Ownership, Purpose, Repository, RepositoryId, RepositoryView, Runner, RunnerState, Start,
+    StartReason, Subject, WorkflowJob, age, doubled, runner_name,
 };
 
 /// How long attempt 2 waits after the death of attempt 1. The wait doubles with each attempt.
@@ -317,12 +317,14 @@ fn start(
 ) -> Start {
     // Meta is external text and can contain any number.
     let last = survey.newest.get(&job.id).map_or(0, |runner| runner.meta.attempt.unwrap_or(1));
+    let namespace = survey.policy.class_named(group.class).namespace();
     let purpose = Purpose::Job(job.id);
-    let (attempt, name) = free_attempt(survey, &view.repository, &purpose, last.saturating_add(1));
+    let (attempt, name) = free_attempt(survey, namespace, &view.repository, &purpose, last.saturating_add(1));
     let (demand, supply) = (group.demand.len(), group.supply.len());
     Start {
         repository: view.repository.clone(),
         class: group.class.map(str::to_owned),
+        namespace: namespace.cloned(),
         labels: labels.clone(),
         purpose,
         facts: job.facts(),
@@ -336,19 +338,21 @@ fn start(
 /// The first number, from this one on, that is free, and the name of that start.
 pub(super) fn free_attempt(
     survey: &Survey,
+    namespace: Option<&Namespace>,
     repository: &Repository,
     purpose: &Purpose,
     next: u32,
 ) -> (u32, String) {
+    let repository = repository.full_name();
     let name = |attempt: u32| {
         let (prefix, deployment) = (&survey.policy.prefix, &survey.nomad.deployment);
-        runner_name(prefix, deployment, repository, purpose.clone(), attempt)
+        runner_name(prefix, deployment, namespace, &repository, purpose.clone(), attempt)
     };
     // Someone has purged the job of a runner whose variable still exists and would be used for the next one. Or someone
     // else's job has the name, so nothing can be started under it. An unreadable job may be ours.
     let (variables, foreign) = (&survey.nomad.variables, &survey.nomad.foreign);
     let is_taken = |name: &String| {
-        variables.contains(name)
+        survey.nomad.has_variable(namespace, name)
             || foreign
                 .iter()
                 .any(|foreign| foreign.name == *name && foreign.reason != ForeignReason::Unreadable)
@@ -365,28 +369,12 @@ fn turns<'a>(survey: &'a Survey<'a>, draft: &mut Draft) -> Turns<'a> {
         .iter()
         .filter_map(|name| survey.group_of(survey.runners.get(name.as_str())?))
         .collect();
-    let mut turns = Turns::default();
-    for (id, view) in survey.repositories {
-        let github_now = match view.listing {
-            Listing::Fresh { now, .. } => Some(now),
-            Listing::Earlier { ended, .. } if survey.now.saturating_sub(ended) <= CLAIMS_FOR => None,
-            _ => continue,
-        };
-        turns.open.insert(*id, Open { view, github_now });
-        let last_start = survey.memory.last_start.get(id).copied();
-        turns.repositories.insert(*id, Turn { last_start, ..Turn::default() });
+    let mut turns = open_turns(survey);
+    count_runners(survey, &mut turns);
+    let mut candidates = Vec::new();
+    for (key, group) in &survey.groups {
+        candidates.extend(group_candidates(survey, draft, &turns, key, group, &stopping));
     }
-    for runner in survey.runners.values() {
-        // A runner of a class that is no longer configured counts towards the top level.
-        let class = survey.class_of(runner).name();
-        turns.all.count(runner);
-        turns.classes.entry(class).or_default().count(runner);
-        if let Some(id) = survey.repository_id(runner).filter(|_| !survey.is_shared(runner)) {
-            turns.repositories.entry(id).or_default().count(runner);
-            turns.parts.entry((class, id)).or_default().count(runner);
-        }
-    }
-    let mut candidates = candidates(survey, &turns, &stopping, draft);
     leave_to_warm(survey, &turns, &mut candidates, draft);
     for candidate in candidates {
         let place = (candidate.group.class, candidate.key.repository);
@@ -403,42 +391,68 @@ fn turns<'a>(survey: &'a Survey<'a>, draft: &mut Draft) -> Turns<'a> {
     turns
 }
 
-/// The jobs that need their own runner now, as many in each group as it lacks.
-fn candidates<'a>(
+/// The repositories that may have candidates: those listed freshly, or a moment ago.
+fn open_turns<'a>(survey: &'a Survey<'a>) -> Turns<'a> {
+    let mut turns = Turns::default();
+    for (id, view) in survey.repositories {
+        let github_now = match view.listing {
+            Listing::Fresh { now, .. } => Some(now),
+            Listing::Earlier { ended, .. } if survey.now.since(ended) <= CLAIMS_FOR => None,
+            _ => continue,
+        };
+        turns.open.insert(*id, Open { view, github_now });
+        let last_start = survey.memory.last_start.get(id).copied();
+        turns.repositories.insert(*id, Turn { last_start, ..Turn::default() });
+    }
+    turns
+}
+
+/// Counts the runners of each repository, class and part.
+fn count_runners<'a>(survey: &'a Survey<'a>, turns: &mut Turns<'a>) {
+    for runner in survey.runners.values().chain(&survey.unseen) {
+        // A runner of a class that is no longer configured counts towards the top level.
+        let class = survey.class_of(runner).name();
+        turns.all.count(runner);
+        turns.classes.entry(class).or_default().count(runner);
+        if let Some(id) = survey.repository_id(runner).filter(|_| !survey.is_shared(runner)) {
+            turns.repositories.entry(id).or_default().count(runner);
+            turns.parts.entry((class, id)).or_default().count(runner);
+        }
+    }
+}
+
+/// The jobs of a group that need their own runner now, as many as it lacks. The others are held, or have one.
+fn group_candidates<'a>(
     survey: &'a Survey<'a>,
-    turns: &Turns<'a>,
-    stopping: &BTreeSet<GroupKey>,
     draft: &mut Draft,
+    turns: &Turns<'a>,
+    key: &'a GroupKey,
+    group: &'a Group<'a>,
+    stopping: &BTreeSet<GroupKey>,
 ) -> Vec<Candidate<'a>> {
     let mut candidates = Vec::new();
-    for (key, group) in &survey.groups {
-        let Some(Open { view, github_now }) = turns.open.get(&key.repository).copied() else { continue };
-        let mut hold = |job, reason| {
-            if github_now.is_some() {
-                draft.holds.push(Hold { subject: subject(view, job), reason });
-            }
-        };
-        let missing = group.demand.len().saturating_sub(group.supply.len());
-        let served: BTreeSet<JobId> = group.supply.iter().filter_map(|runner| runner.meta.job_id()).collect();
-        let group_hold = group_hold(survey, key, stopping);
-        let late = gave_up_its_place_lately(survey, group);
-        // A job that claims to be nomadtools' may never serve anything, and only its owner may end it.
-        let mut foreign = group.supply.iter().filter(|runner| runner.ownership == Ownership::Nomadtools);
-        let mut taken = 0;
-        for job in group.demand.iter().filter(|job| !served.contains(&job.id)) {
-            if taken == missing {
-                let Some(runner) = foreign.next() else { break };
-                let reason = HoldReason::LeftToNomadtools { runner: runner.name.clone() };
-                hold(job, reason);
-                continue;
-            }
-            match group_hold.clone().or_else(|| attempt_hold(survey, job)) {
-                Some(reason) => hold(job, reason),
-                None => {
-                    taken += 1;
-                    candidates.push(Candidate { job, key, group, late });
-                }
-            }
+    let Some(Open { view, github_now }) = turns.open.get(&key.repository).copied() else { return candidates };
+    let mut hold = |job, reason| {
+        if github_now.is_some() {
+            draft.holds.push(Hold { subject: subject(view, job), reason });
+        }
+    };
+    let missing = group.demand.len().saturating_sub(group.supply.len());
+    let served: BTreeSet<JobId> = group.supply.iter().filter_map(|runner| runner.meta.job_id()).collect();
+    let group_hold = group_hold(survey, key, group, stopping);
+    let late = gave_up_its_place_lately(survey, group);
+    // A job that claims to be nomadtools' may never serve anything, and only its owner may end it.
+    let mut foreign = group.supply.iter().filter(|runner| runner.ownership == Ownership::Nomadtools);
+    for job in group.demand.iter().filter(|job| !served.contains(&job.id)) {
+        if candidates.len() == missing {
+            let Some(runner) = foreign.next() else { break };
+            let reason = HoldReason::LeftToNomadtools { runner: runner.name.clone() };
+            hold(job, reason);
+            continue;
+        }
+        match group_hold.clone().or_else(|| attempt_hold(survey, job)) {
+            Some(reason) => hold(job, reason),
+            None => candidates.push(Candidate { job, key, group, late }),
         }
     }
     candidates
@@ -465,7 +479,15 @@ fn leave_to_warm(survey: &Survey, turns: &Turns, candidates: &mut Vec<Candidate>
 }
 
 /// Why nothing in this group starts now.
-fn group_hold(survey: &Survey, key: &GroupKey, stopping: &BTreeSet<GroupKey>) -> Option<HoldReason> {
+fn group_hold(
+    survey: &Survey,
+    key: &GroupKey,
+    group: &Group,
+    stopping: &BTreeSet<GroupKey>,
+) -> Option<HoldReason> {
+    if let Some(reason) = survey.why_unseen(survey.policy.class_named(group.class).namespace()) {
+        return Some(reason);
+    }
     if stopping.contains(key) {
         return Some(HoldReason::GroupStops);
     }
@@ -473,7 +495,7 @@ fn group_hold(survey: &Survey, key: &GroupKey, stopping: &BTreeSet<GroupKey>) ->
         return Some(HoldReason::ReachesHost { why: refusal.why.clone() });
     }
     let backoff = survey.memory.start_backoff.get(key)?;
-    let wait = backoff.until.checked_sub(survey.now).filter(|wait| !wait.is_zero())?;
+    let wait = Some(backoff.until.since(survey.now)).filter(|wait| !wait.is_zero())?;
     Some(HoldReason::StartFailed { error: backoff.error.clone(), wait })
 }
 
@@ -495,15 +517,15 @@ fn attempt_hold(survey: &Survey, job: &WorkflowJob) -> Option<HoldReason> {
         return Some(HoldReason::LiveAttempts { count });
     }
     let newest: &Runner = survey.newest.get(&job.id)?;
-    let since = match newest.state {
-        RunnerState::Dead => survey.dead_for(newest),
+    let (since, ended) = match newest.state {
+        RunnerState::Dead => (survey.dead_for(newest), newest.finish.as_ref().map(ToString::to_string)),
         // It has taken another job.
         _ if survey.is_busy(newest) => return None,
-        _ => age(survey.nomad.now, newest.submitted_at),
+        _ => (age(survey.nomad.now, newest.submitted_at), None),
     };
     let attempt = newest.meta.attempt.unwrap_or(1);
     let wait = wait_after(attempt).checked_sub(since).filter(|wait| !wait.is_zero())?;
-    Some(HoldReason::Attempts { attempt: attempt.saturating_add(1), wait })
+    Some(HoldReason::Attempts { attempt: attempt.saturating_add(1), wait, ended })
 }
 
 /// How long attempt n+1 waits after the death of attempt n: min(30 s × 2^(n-1), 10 min).

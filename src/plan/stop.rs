@@ -10,8 +10,8 @@ use super::{
     survey::{ABSENT_AT_LEAST, Survey},
 };
 use crate::model::{
-    Action, Consent, GroupKey, HoldReason, JobStatus, Listing, Ownership, Registration, Repository,
-    RepositoryId, Runner, RunnerState, Stop, StopReason, age,
+    Action, Consent, GroupKey, HoldReason, JobStatus, Listing, Ownership, Registration, RepositoryId,
+    RepositoryRef, Runner, RunnerLevel, RunnerState, Stop, StopReason, age,
 };
 
 /// Two listings confirm a surplus only if they are at least this far apart. A job ends a second or two before its
@@ -142,9 +142,10 @@ pub(super) fn gone(survey: &Survey, draft: &mut Draft) {
         let Some(view) = survey.view_of(runner) else { continue };
         let Listing::Gone { since } = view.listing else { continue };
         let unstarted = runner.state.is_unstarted() && !runner.may_have_process();
-        let may_go =
-            unstarted || survey.class_of(runner).organization() && runner.state == RunnerState::Running;
-        if may_go && survey.now.saturating_sub(since) >= GONE_AT_LEAST {
+        let may_go = unstarted
+            || survey.class_of(runner).level() == RunnerLevel::Organization
+                && runner.state == RunnerState::Running;
+        if may_go && survey.now.since(since) >= GONE_AT_LEAST {
             stop(survey, draft, runner, StopReason::RepositoryGone);
         }
     }
@@ -157,6 +158,21 @@ pub(super) fn not_starting(survey: &Survey, draft: &mut Draft) {
         if survey.listed(runner).is_some() {
             let event = runner.last_event.clone();
             stop(survey, draft, runner, StopReason::NotStarting { starting, event });
+        }
+    }
+}
+
+/// Runners on a draining node that have no job: Nomad would keep them until the drain's deadline, and what they register
+/// for is better served elsewhere. GitHub gives no consent for one that it does not list; that one is stopped as unregistered.
+pub(super) fn on_draining_nodes(survey: &Survey, draft: &mut Draft) {
+    use RunnerState::{Running, Starting, Waiting};
+    for runner in survey.runners.values() {
+        let draining = runner.allocation.as_ref().filter(|allocation| allocation.draining);
+        let Some(allocation) = draining else { continue };
+        let may_leave =
+            matches!(runner.state, Waiting | Starting | Running) && survey.absent(runner).is_none();
+        if may_leave && survey.listed(runner).is_some() {
+            stop(survey, draft, runner, StopReason::NodeDrains { node: allocation.node.clone() });
         }
     }
 }
@@ -177,7 +193,6 @@ pub(super) fn stop(survey: &Survey, draft: &mut Draft, runner: &Runner, reason: 
         draft.hold_runner(&runner.name, reason);
         return;
     }
-    let repository: Repository = view.repository.clone();
     // A runner with a JIT configuration has the name that we know; any other may be busy under another name. And a
     // runner missing from a listing may be in the part that was not read.
     let is_unregistered = matches!(reason, StopReason::Unregistered { .. } | StopReason::Spent)
@@ -192,7 +207,8 @@ pub(super) fn stop(survey: &Survey, draft: &mut Draft, runner: &Runner, reason: 
     draft.stopping.insert(runner.name.clone());
     draft.actions.push(Action::Stop(Stop {
         name: runner.name.clone(),
-        repository,
+        namespace: runner.namespace.clone(),
+        repository: Some(RepositoryRef::from(&view.repository)),
         class: runner.class().map(str::to_owned),
         consent,
         registration: runner.registration(),

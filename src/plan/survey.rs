@@ -1,6 +1,7 @@
 //! Demand and supply of each group, and which runners are busy or idle.
 
 use std::{
+    cmp::Reverse,
     collections::{BTreeMap, HashMap},
     sync::Arc,
     time::Duration,
@@ -10,9 +11,9 @@ use super::{ClassPolicy, Policy};
 use crate::{
     labels::{LabelRules, Match, Verdicts},
     model::{
-        Backoff, GroupKey, Hold, HoldReason, JobId, JobStatus, Labels, Listing, Memory, Moment, NomadView,
-        Observation, Ownership, Registration, Repository, RepositoryId, RepositoryView, Runner, RunnerState,
-        Subject, WorkflowJob, age,
+        Backoff, GroupKey, Hold, HoldReason, JobId, JobStatus, Labels, Listing, Memory, Moment, Namespace,
+        NomadView, Observation, Ownership, Registration, Repository, RepositoryId, RepositoryView, Runner,
+        RunnerLevel, RunnerState, Subject, Unseen, WorkflowJob, age,
     },
     text,
 };
@@ -54,8 +55,10 @@ pub(super) struct Survey<'a> {
     pub now: Moment,
     pub memory: &'a Memory,
     pub repositories: &'a BTreeMap<RepositoryId, RepositoryView>,
-    /// Runners by name.
+    /// Runners by name, without those in an unseen namespace: nothing is done to them, and nothing relies on them.
     pub runners: BTreeMap<&'a str, &'a Runner>,
+    /// The runners in unseen namespaces, as they were last seen. They count against the caps, and so do their attempts.
+    pub unseen: Vec<&'a Runner>,
     pub groups: BTreeMap<GroupKey, Group<'a>>,
     /// The status of each listed job.
     pub statuses: BTreeMap<JobId, JobStatus>,
@@ -96,13 +99,17 @@ enum Verdict<'a> {
 
 impl<'a> Survey<'a> {
     pub fn new(observation: &'a Observation, nomad: &'a NomadView, policy: &'a Policy, now: Moment) -> Self {
+        let is_unseen = |runner: &&Runner| nomad.unseen(runner.namespace.as_ref()).is_some();
+        let (mut unseen, seen): (Vec<&Runner>, Vec<&Runner>) = nomad.runners.iter().partition(is_unseen);
+        unseen.sort_by_key(|runner| runner.name.as_str());
         let mut survey = Survey {
             nomad,
             policy,
             now,
             memory: &observation.memory,
             repositories: &observation.repositories,
-            runners: nomad.runners.iter().map(|runner| (runner.name.as_str(), runner)).collect(),
+            runners: seen.into_iter().map(|runner| (runner.name.as_str(), runner)).collect(),
+            unseen,
             groups: BTreeMap::new(),
             statuses: BTreeMap::new(),
             newest: BTreeMap::new(),
@@ -193,9 +200,7 @@ impl<'a> Survey<'a> {
             Listing::Stale { reason, .. } | Listing::Unseen { reason } => {
                 Some(HoldReason::NotListed { why: reason.clone() })
             }
-            Listing::Gone { since } => {
-                Some(HoldReason::RepositoryGone { since: self.now.saturating_sub(*since) })
-            }
+            Listing::Gone { since } => Some(HoldReason::RepositoryGone { since: self.now.since(*since) }),
         }
     }
 
@@ -265,13 +270,16 @@ impl<'a> Survey<'a> {
     }
 
     fn count_runners(&mut self) {
+        for runner in self.unseen.clone() {
+            self.count_attempt(runner);
+            if let Some(key) = self.group_of(runner).filter(|_| !self.is_shared(runner)) {
+                self.groups.entry(key).or_default().live += usize::from(runner.is_live());
+            }
+        }
         let runners: Vec<&'a Runner> = self.runners.values().copied().collect();
         for runner in runners {
+            self.count_attempt(runner);
             if let Some(job_id) = runner.meta.job_id() {
-                let newest = self.newest.entry(job_id).or_insert(runner);
-                if newest.meta.attempt < runner.meta.attempt {
-                    *newest = runner;
-                }
                 // A busy runner has taken another job, and is no longer an attempt at its own.
                 if runner.is_live() && !self.is_busy(runner) {
                     *self.attempts.entry(job_id).or_default() += 1;
@@ -294,6 +302,21 @@ impl<'a> Survey<'a> {
                 group.supply.push(runner);
             }
         }
+    }
+
+    fn count_attempt(&mut self, runner: &'a Runner) {
+        let Some(job_id) = runner.meta.job_id() else { return };
+        let order = |runner: &'a Runner| (runner.meta.attempt, Reverse(runner.name.as_str()));
+        let newest = self.newest.entry(job_id).or_insert(runner);
+        if order(newest) < order(runner) {
+            *newest = runner;
+        }
+    }
+
+    /// Why a namespace is unseen, if it is.
+    pub fn why_unseen(&self, namespace: Option<&Namespace>) -> Option<HoldReason> {
+        let Unseen { namespace, why, .. } = self.nomad.unseen(namespace)?;
+        Some(HoldReason::NamespaceUnseen { namespace: namespace.clone(), why: why.clone() })
     }
 
     /// The queued jobs that may be served, by group.
@@ -337,14 +360,14 @@ impl<'a> Survey<'a> {
     /// How long GitHub has not listed it; `None` if it is listed, or was never verified.
     pub fn absent(&self, runner: &Runner) -> Option<Duration> {
         let since = self.memory.presence.get(&runner.name)?.absent_since?;
-        Some(self.now.saturating_sub(since))
+        Some(self.now.since(since))
     }
 
     /// How long verifications have found it absent, from the first to the last. The time since the last one
     /// proves nothing.
     pub fn absence_confirmed(&self, runner: &Runner) -> Option<Duration> {
         let presence = self.memory.presence.get(&runner.name)?;
-        Some(presence.checked_at.saturating_sub(presence.absent_since?))
+        Some(presence.checked_at.since(presence.absent_since?))
     }
 
     /// Whether it can take a job of its group, now or soon.
@@ -380,7 +403,7 @@ impl<'a> Survey<'a> {
 
     /// Whether it is a warm runner of an organization. It belongs to none of its repositories.
     pub fn is_shared(&self, runner: &Runner) -> bool {
-        runner.warm().is_some() && self.class_of(runner).organization()
+        runner.warm().is_some() && self.class_of(runner).level() == RunnerLevel::Organization
     }
 
     /// The policy for a runner: that of the class it was started as.
@@ -394,7 +417,7 @@ impl<'a> Survey<'a> {
             return None;
         }
         let running = self.running_for(runner)?;
-        let busy = self.memory.last_busy.get(&runner.name).map(|at| self.now.saturating_sub(*at));
+        let busy = self.memory.last_busy.get(&runner.name).map(|at| self.now.since(*at));
         Some(busy.map_or(running, |busy| busy.min(running)))
     }
 
@@ -461,7 +484,7 @@ impl<'a> Survey<'a> {
     }
 
     fn still_waits(&self, backoff: &Backoff) -> Option<HoldReason> {
-        let wait = backoff.until.checked_sub(self.now).filter(|wait| !wait.is_zero())?;
+        let wait = Some(backoff.until.since(self.now)).filter(|wait| !wait.is_zero())?;
         Some(HoldReason::ActionFailed { error: backoff.error.clone(), wait })
     }
 }

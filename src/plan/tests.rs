@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::{Policy, plan};
 use crate::{
-    config::{Class, ClassMatch},
+    config::{Class, ClassMatch, ClassNomad},
     labels::{LabelPattern, LabelRules, unread},
     model::*,
 };
@@ -16,6 +16,10 @@ pub(super) const DEPLOYMENT: &str = "instance";
 
 pub(super) fn seconds(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
+}
+
+fn at(seconds: u64) -> Moment {
+    Moment::after_start(Duration::from_secs(seconds))
 }
 
 pub(super) fn ago(seconds: i64) -> Timestamp {
@@ -40,7 +44,7 @@ pub(super) fn policy() -> Policy {
         unassigned_timeout: seconds(300),
         max_run_duration: None,
         rerun_lost: None,
-        organization: false,
+        level: RunnerLevel::Repository,
         classes: Vec::new(),
         classes_only: false,
         warm: Vec::new(),
@@ -75,6 +79,10 @@ pub(super) fn job(id: u64, status: JobStatus) -> WorkflowJob {
     }
 }
 
+fn variable(name: String) -> RunnerVariable {
+    RunnerVariable { namespace: None, name }
+}
+
 pub(super) fn queued(id: u64) -> WorkflowJob {
     job(id, JobStatus::Queued)
 }
@@ -82,7 +90,15 @@ pub(super) fn queued(id: u64) -> WorkflowJob {
 pub(super) fn runner(job_id: u64, attempt: u32, state: RunnerState) -> Runner {
     let started = matches!(state, RunnerState::Running | RunnerState::Stopping | RunnerState::Dead);
     Runner {
-        name: runner_name("ghr", DEPLOYMENT, &repository(REPOSITORY), JobId(job_id), attempt),
+        name: runner_name(
+            "ghr",
+            DEPLOYMENT,
+            None,
+            &repository(REPOSITORY).full_name(),
+            JobId(job_id),
+            attempt,
+        ),
+        namespace: None,
         ownership: Ownership::Ours,
         meta: RunnerMeta {
             labelsstr: "nomadtools".to_owned(),
@@ -109,6 +125,8 @@ pub(super) fn runner(job_id: u64, attempt: u32, state: RunnerState) -> Runner {
         allocation: (state != RunnerState::Pending).then(|| Allocation {
             id: "a".to_owned(),
             node: "n".to_owned(),
+            node_id: "n".to_owned(),
+            draining: false,
             created_at: ago(if started { 1000 } else { 60 }),
         }),
         started_at: started.then(|| ago(900)),
@@ -125,7 +143,7 @@ fn a_runner_started_within_the_servers_current_second_is_not_idle_since_its_plac
         placed(&mut runner, 1000);
         runner.started_at = Some(ago(0) + SignedDuration::from_millis(ahead));
         let world = world(vec![queued(1)], vec![runner]);
-        let actions = plan(&world.0, &policy(), seconds(0)).actions;
+        let actions = plan(&world.0, &policy(), at(0)).actions;
         let is_verification = |action: &Action| matches!(action, Action::VerifyRegistration(_));
         assert_eq!(actions.iter().any(is_verification), is_asked_for, "{ahead} ms ahead: {actions:?}");
     }
@@ -148,6 +166,7 @@ pub(super) fn world(jobs: Vec<WorkflowJob>, runners: Vec<Runner>) -> World {
             runners,
             foreign: Vec::new(),
             variables: Default::default(),
+            unseen: std::collections::BTreeMap::new(),
         }),
         repositories: [(REPOSITORY, view)].into(),
         ..Observation::default()
@@ -163,7 +182,7 @@ impl World {
 
     /// As if the previous listing had found the same surplus.
     fn seen_twice(mut self) -> Self {
-        let surplus = plan(&self.0, &policy(), seconds(1000)).surplus;
+        let surplus = plan(&self.0, &policy(), at(1000)).surplus;
         let before = ago(5);
         self.0.memory.surplus = surplus
             .into_iter()
@@ -177,7 +196,7 @@ impl World {
     }
 
     fn plan_with(&self, policy: &Policy) -> String {
-        let plan = plan(&self.0, policy, seconds(1000));
+        let plan = plan(&self.0, policy, at(1000));
         let mut text = plan.to_string();
         for (name, job_id) in
             self.0.nomad.iter().flat_map(|nomad| &nomad.runners).map(|r| (&r.name, r.meta.job_id()))
@@ -248,7 +267,10 @@ fn a_busy_runner_is_no_supply_whichever_group_its_job_is_in() {
 fn the_next_attempt_waits_after_the_last_ones_death() {
     let mut dead = runner(1, 2, RunnerState::Dead);
     dead.ended_at = Some(ago(59));
-    assert_plan(world(vec![queued(1)], vec![dead.clone()]).plan(), &["attempt 3 starts in 1s"]);
+    dead.finish = Some(Finish::Failure { exit_code: Some(7) });
+    let held = "attempt 3 starts in 1s; the last one ended: failure, exit code 7: the runner's version is deprecated";
+    assert_plan(world(vec![queued(1)], vec![dead.clone()]).plan(), &[held]);
+    dead.finish = Some(Finish::Success);
     dead.ended_at = Some(ago(60));
     assert_plan(world(vec![queued(1)], vec![dead.clone()]).plan(), &["start … attempt 3"]);
     dead.ended_at = Some(ago(3600));
@@ -277,9 +299,9 @@ fn surplus_runners_stop_when_seen_twice_and_idle_ones_only_after_their_timeout()
 #[test]
 fn started_runners_of_a_gone_repository_stop_only_if_the_organization_can_be_asked() {
     let runners = vec![runner(1, 1, RunnerState::Running)];
-    let gone = world(vec![], runners).listing(|_| Listing::Gone { since: seconds(1000) });
-    let organization = Policy { organization: true, ..policy() };
-    let after = |policy: &Policy, gone_for: u64| plan(&gone.0, policy, seconds(1000 + gone_for)).to_string();
+    let gone = world(vec![], runners).listing(|_| Listing::Gone { since: at(1000) });
+    let organization = Policy { level: RunnerLevel::Organization, ..policy() };
+    let after = |policy: &Policy, gone_for: u64| plan(&gone.0, policy, at(1000 + gone_for)).to_string();
     assert!(!after(&policy(), 3600).contains("stop "), "{}", after(&policy(), 3600));
     assert!(!after(&organization, 3599).contains("stop "), "{}", after(&organization, 3599));
     let text = after(&organization, 3600);
@@ -322,7 +344,7 @@ fn unseen_is_not_zero() {
     incomplete.0.repositories.values_mut().for_each(|view| view.missing = Some("run 3: 502".to_owned()));
     assert_plan(incomplete.plan(), &["o/r7  the listing is incomplete, so nothing stops: run 3: 502"]);
     let blind = Observation { nomad: None, ..stale.0 };
-    assert_plan(plan(&blind, &policy(), seconds(0)).to_string(), &["everything  Nomad unreachable"]);
+    assert_plan(plan(&blind, &policy(), at(0)).to_string(), &["everything  Nomad unreachable"]);
 }
 
 #[test]
@@ -357,8 +379,7 @@ fn an_unregistered_runner_is_verified_then_replaced_then_stopped() {
     let idle = runner(1, 1, RunnerState::Running);
     let mut world = world(vec![queued(1)], vec![idle.clone()]);
     assert_plan(world.plan(), &["verify   runner1"]);
-    let absent =
-        |since, checked| Presence { checked_at: seconds(checked), absent_since: Some(seconds(since)) };
+    let absent = |since, checked| Presence { checked_at: at(checked), absent_since: Some(at(since)) };
     world.0.memory.presence.insert(idle.name.clone(), absent(900, 990));
     assert_plan(world.plan(), &["start … attempt 2", "runner1  not connected to GitHub for 1m40s"]);
     world.0.memory.presence.insert(idle.name, absent(400, 1000));
@@ -419,7 +440,7 @@ fn a_runner_that_github_refuses_yields_its_place() {
         world.plan_with(&one_place()),
         &["issue    runner1", "job 50 … waiting for a place", "runner1  no credentials for 15m"],
     );
-    let refused = |until| Backoff { failures: 9, until: seconds(until), error: "403: disabled".to_owned() };
+    let refused = |until| Backoff { failures: 9, until: at(until), error: "403: disabled".to_owned() };
     for until in [900, 1600] {
         world.0.memory.issue_backoff = [(waiting.name.clone(), refused(until))].into();
         assert_plan(
@@ -441,7 +462,7 @@ fn a_runner_that_github_refuses_yields_its_place() {
 fn refused() -> (Runner, BTreeMap<String, Backoff>) {
     let mut waiting = runner(1, 1, RunnerState::Waiting);
     placed(&mut waiting, 900);
-    let backoff = Backoff { failures: 9, until: seconds(900), error: "403: disabled".to_owned() };
+    let backoff = Backoff { failures: 9, until: at(900), error: "403: disabled".to_owned() };
     let failed = [(waiting.name.clone(), backoff)].into();
     (waiting, failed)
 }
@@ -497,7 +518,7 @@ fn a_runner_that_gets_no_job_yields_its_place() {
     let mut old = queued(1);
     old.created_at = Some(ago(400));
     let mut world = world(vec![old], vec![idle.clone()]);
-    let presence = Presence { checked_at: seconds(990), absent_since: None };
+    let presence = Presence { checked_at: at(990), absent_since: None };
     world.0.memory.presence.insert(idle.name.clone(), presence);
     assert_plan(
         world.plan_with(&one_place()),
@@ -511,6 +532,22 @@ fn a_runner_that_gets_no_job_yields_its_place() {
             "job 50 … waiting",
         ],
     );
+}
+
+#[test]
+fn runners_without_a_job_leave_a_draining_node() {
+    let on_draining = |state| {
+        let mut runner = runner(1, 1, state);
+        runner.allocation.as_mut().unwrap().draining = true;
+        runner
+    };
+    let idle = on_draining(RunnerState::Running);
+    assert_plan(world(vec![queued(1)], vec![idle.clone()]).plan(), &["stop … its node n is being drained"]);
+    let starting = on_draining(RunnerState::Starting);
+    assert_plan(world(vec![queued(1)], vec![starting]).plan(), &["stop … its node n is being drained"]);
+    let mut busy = queued(1);
+    (busy.status, busy.runner_name) = (JobStatus::InProgress, Some(idle.name.clone()));
+    assert_plan(world(vec![busy], vec![idle]).plan(), &[]);
 }
 
 #[test]
@@ -567,9 +604,7 @@ fn at_most_two_attempts_of_a_job_are_alive() {
         let mut world = world(vec![queued(1)], runners.clone());
         world.0.memory.presence = runners
             .iter()
-            .map(|r| {
-                (r.name.clone(), Presence { checked_at: seconds(990), absent_since: Some(seconds(900)) })
-            })
+            .map(|r| (r.name.clone(), Presence { checked_at: at(990), absent_since: Some(at(900)) }))
             .collect();
         world.plan()
     };
@@ -622,7 +657,7 @@ fn a_url_that_two_repositories_had_means_the_configured_one() {
     for other in [REPOSITORY.0 - 1, REPOSITORY.0 + 1].map(RepositoryId) {
         let mut world = world(vec![queued(1)], vec![theirs.clone()]);
         let repository = Repository { id: other, ..repository(REPOSITORY) };
-        let listing = Listing::Gone { since: seconds(1000) };
+        let listing = Listing::Gone { since: at(1000) };
         let former = RepositoryView { repository, configured: false, listing, missing: None };
         world.0.repositories.insert(other, former);
         let plan = world.plan();
@@ -633,9 +668,11 @@ fn a_url_that_two_repositories_had_means_the_configured_one() {
 #[test]
 fn a_start_does_not_use_a_name_whose_variable_still_exists() {
     let mut world = world(vec![queued(1)], vec![]);
-    let name = |attempt| runner_name("ghr", DEPLOYMENT, &repository(REPOSITORY), JobId(1), attempt);
-    world.0.nomad.as_mut().unwrap().variables = [name(1), name(2)].into();
-    let Some(Action::Start(start)) = plan(&world.0, &policy(), seconds(0)).actions.pop() else {
+    let name = |attempt| {
+        runner_name("ghr", DEPLOYMENT, None, &repository(REPOSITORY).full_name(), JobId(1), attempt)
+    };
+    world.0.nomad.as_mut().unwrap().variables = [name(1), name(2)].map(variable).into();
+    let Some(Action::Start(start)) = plan(&world.0, &policy(), at(0)).actions.pop() else {
         panic!("no start")
     };
     assert_eq!((start.attempt, start.name), (3, name(3)));
@@ -644,10 +681,12 @@ fn a_start_does_not_use_a_name_whose_variable_still_exists() {
 #[test]
 fn a_start_does_not_use_the_name_of_a_foreign_job() {
     let mut world = world(vec![queued(1)], vec![]);
-    let name = |attempt| runner_name("ghr", DEPLOYMENT, &repository(REPOSITORY), JobId(1), attempt);
+    let name = |attempt| {
+        runner_name("ghr", DEPLOYMENT, None, &repository(REPOSITORY).full_name(), JobId(1), attempt)
+    };
     world.0.nomad.as_mut().unwrap().foreign =
         vec![Foreign { name: name(1), reason: ForeignReason::WrongSeal }];
-    let Some(Action::Start(start)) = plan(&world.0, &policy(), seconds(0)).actions.pop() else {
+    let Some(Action::Start(start)) = plan(&world.0, &policy(), at(0)).actions.pop() else {
         panic!("no start")
     };
     assert_eq!((start.attempt, start.name), (2, name(2)));
@@ -655,12 +694,12 @@ fn a_start_does_not_use_the_name_of_a_foreign_job() {
 
 #[test]
 fn a_planted_job_is_held_and_variables_with_its_name_stay() {
-    let name = runner_name("ghr", DEPLOYMENT, &repository(REPOSITORY), JobId(1), 1);
+    let name = runner_name("ghr", DEPLOYMENT, None, &repository(REPOSITORY).full_name(), JobId(1), 1);
     let mut world = world(vec![queued(2)], vec![]);
     let nomad = world.0.nomad.as_mut().unwrap();
     nomad.foreign = vec![Foreign { name: name.clone(), reason: ForeignReason::Unsealed }];
-    nomad.variables = [name.clone()].into();
-    let plan = plan(&world.0, &policy(), seconds(0));
+    nomad.variables = [variable(name.clone())].into();
+    let plan = plan(&world.0, &policy(), at(0));
     assert_eq!(plan.orphans, Default::default());
     assert_eq!(plan.actions.len(), 1, "it is no supply: {plan}");
     let hold = format!("hold     {name}  a foreign job, left alone: its Meta has no MAC");
@@ -669,7 +708,9 @@ fn a_planted_job_is_held_and_variables_with_its_name_stay() {
 
 #[test]
 fn orphans_are_removed_and_foreign_things_stay() {
-    let name = |deployment, job_id| runner_name("ghr", deployment, &repository(REPOSITORY), job_id, 1);
+    let name = |deployment, job_id| {
+        runner_name("ghr", deployment, None, &repository(REPOSITORY).full_name(), job_id, 1)
+    };
     let mut world = world(vec![], vec![runner(1, 1, RunnerState::Running)]);
     let variables = [
         name(DEPLOYMENT, JobId(1)),
@@ -677,7 +718,7 @@ fn orphans_are_removed_and_foreign_things_stay() {
         name("other", JobId(3)),
         "ghr-by-hand".to_owned(),
     ];
-    world.0.nomad.as_mut().unwrap().variables = variables.into();
+    world.0.nomad.as_mut().unwrap().variables = variables.map(variable).into();
     let registration = |name, online| OwnRegistration { name, online, repository: REPOSITORY };
     world.0.registrations = vec![
         registration(name(DEPLOYMENT, JobId(1)), false),
@@ -685,19 +726,19 @@ fn orphans_are_removed_and_foreign_things_stay() {
         registration(name(DEPLOYMENT, JobId(5)), true),
         registration(name("other", JobId(6)), false),
     ];
-    let orphans = plan(&world.0, &policy(), seconds(0)).orphans;
+    let orphans = plan(&world.0, &policy(), at(0)).orphans;
     let expected = [
-        Orphan::Variable { name: name(DEPLOYMENT, JobId(2)) },
+        Orphan::Variable(variable(name(DEPLOYMENT, JobId(2)))),
         Orphan::Registration { name: name(DEPLOYMENT, JobId(4)) },
     ];
     assert_eq!(orphans, expected.clone().into());
-    world.0.memory.orphans = expected.map(|orphan| (orphan, seconds(401))).into();
+    world.0.memory.orphans = expected.map(|orphan| (orphan, at(401))).into();
     let removed = |world: &World| {
-        let actions = plan(&world.0, &policy(), seconds(1000)).actions;
+        let actions = plan(&world.0, &policy(), at(1000)).actions;
         actions.iter().map(|action| action.runner().to_owned()).collect::<Vec<_>>()
     };
     assert_eq!(removed(&world), [name(DEPLOYMENT, JobId(2))]);
-    world.0.memory.orphans.values_mut().for_each(|since| *since = seconds(400));
+    world.0.memory.orphans.values_mut().for_each(|since| *since = at(400));
     assert_eq!(removed(&world), [name(DEPLOYMENT, JobId(2)), name(DEPLOYMENT, JobId(4))]);
 }
 
@@ -820,7 +861,7 @@ fn a_runner_with_the_label_of_one_run_is_no_supply_for_another() {
     ] {
         let mut idle = runner(1, 1, RunnerState::Running);
         idle.meta.labelsstr = "nomadtools run=1".to_owned();
-        let plan = plan(&world(jobs, vec![idle]).0, &policy(), seconds(0));
+        let plan = plan(&world(jobs, vec![idle]).0, &policy(), at(0));
         labels.extend(plan.actions.iter().filter_map(|action| match action {
             Action::Start(start) => Some(start.labels.joined()),
             _ => None,
@@ -831,4 +872,71 @@ fn a_runner_with_the_label_of_one_run_is_no_supply_for_another() {
     let notes =
         |label: &str| unread(&keys, &LabelRules::new("nomadtools").unwrap().check(&[label]).unwrap()).len();
     assert_eq!((notes("nomadtools run=1"), notes("nomadtools rum=1")), (0, 1));
+}
+
+fn gpu_namespace() -> Namespace {
+    Namespace { name: "gpu".to_owned(), region: None }
+}
+
+/// The class `gpu` in its own namespace.
+fn policy_elsewhere() -> Policy {
+    let nomad = ClassNomad { namespace: Some(gpu_namespace()), ..ClassNomad::default() };
+    Policy { classes: vec![Class { nomad, ..class("gpu", "nomadtools gpu") }], ..policy() }
+}
+
+impl World {
+    /// The namespace `gpu` could not be read.
+    fn gpu_unseen(mut self) -> Self {
+        let (namespace, kind, why) = ("gpu".to_owned(), "denied", "403 Permission denied".to_owned());
+        let unseen = [(Some(gpu_namespace()), Unseen { namespace, kind, why })].into();
+        self.0.nomad.as_mut().unwrap().unseen = unseen;
+        self
+    }
+}
+
+#[test]
+fn a_namespace_that_could_not_be_read_holds_its_class_and_nobody_else() {
+    let jobs = vec![labelled(1, "nomadtools gpu"), labelled(2, "nomadtools")];
+    let seen = plan(&world(jobs.clone(), vec![]).0, &policy_elsewhere(), at(0)).actions;
+    let of = |action: &Action| (action.runner().to_owned(), action.namespace().cloned());
+    let name = |namespace: Option<&Namespace>, job| {
+        runner_name("ghr", DEPLOYMENT, namespace, &repository(REPOSITORY).full_name(), JobId(job), 1)
+    };
+    let gpu = gpu_namespace();
+    let both = [(name(Some(&gpu), 1), Some(gpu)), (name(None, 2), None)];
+    assert!(seen.iter().map(of).all(|start| both.contains(&start)) && seen.len() == 2, "{seen:?}");
+
+    let dead = Runner { namespace: Some(gpu_namespace()), ..runner(9, 1, RunnerState::Dead) };
+    let left = dead.name.clone();
+    let unseen = world(jobs.clone(), vec![dead]).gpu_unseen();
+    let shown = plan(&unseen.0, &policy_elsewhere(), at(10_000));
+    assert_eq!(shown.actions.iter().map(of).collect::<Vec<_>>(), [both[1].clone()], "{shown}");
+    let why = "the Nomad namespace gpu could not be read, so nothing starts or stops there: 403";
+    for subject in [format!("job 1 [nomadtools gpu]  {why}"), format!("{left}  {why}")] {
+        assert!(shown.to_string().contains(&subject), "{shown}");
+    }
+    // What was last seen there counts.
+    let alive = Runner { namespace: Some(gpu_namespace()), ..runner(9, 1, RunnerState::Running) };
+    let capped = Policy { max_runners: Some(1), ..policy_elsewhere() };
+    let shown = plan(&world(jobs, vec![alive]).gpu_unseen().0, &capped, at(0));
+    assert!(shown.actions.is_empty() && shown.to_string().contains("max_runners is 1"), "{shown}");
+}
+
+#[test]
+fn attempts_count_across_namespaces() {
+    // The class was in the daemon's own namespace before.
+    let first = of_class(Some("gpu"), runner(1, 1, RunnerState::Dead));
+    let mut labelled_first = first.clone();
+    labelled_first.meta.labelsstr = "nomadtools gpu".to_owned();
+    labelled_first.ended_at = Some(ago(60));
+    let world = world(vec![labelled(1, "nomadtools gpu")], vec![labelled_first]);
+    let starts: Vec<(u32, Option<Namespace>)> = plan(&world.0, &policy_elsewhere(), at(0))
+        .actions
+        .iter()
+        .filter_map(|action| match action {
+            Action::Start(start) => Some((start.attempt, start.namespace.clone())),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(starts, [(2, Some(gpu_namespace()))]);
 }

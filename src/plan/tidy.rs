@@ -10,8 +10,8 @@ use super::{
     warm::{self, Unwanted},
 };
 use crate::model::{
-    Action, CleanUp, HoldReason, IssueCredentials, JobStatus, Listing, Ownership, Purge, PurgeReason, Runner,
-    RunnerState, VerifyRegistration,
+    Action, CleanUp, HoldReason, IssueCredentials, JobStatus, Listing, Ownership, Purge, PurgeReason,
+    RepositoryRef, Runner, RunnerState, VerifyRegistration,
 };
 
 /// How long a runner may take to come online before it is verified.
@@ -45,7 +45,7 @@ pub(super) fn credentials(survey: &Survey, spare: &Spare, unwanted: &Unwanted, d
             None => Some(HoldReason::NotListed { why: "its repository is unknown".to_owned() }),
             Some(view) => match view.listing {
                 Listing::Gone { since } => {
-                    Some(HoldReason::RepositoryGone { since: survey.now.saturating_sub(since) })
+                    Some(HoldReason::RepositoryGone { since: survey.now.since(since) })
                 }
                 _ if !view.configured => Some(HoldReason::NotConfigured),
                 _ if view.repository.archived || view.repository.disabled => Some(HoldReason::Archived),
@@ -55,6 +55,7 @@ pub(super) fn credentials(survey: &Survey, spare: &Spare, unwanted: &Unwanted, d
         match (hold, survey.view_of(runner)) {
             (None, Some(view)) => draft.actions.push(Action::IssueCredentials(IssueCredentials {
                 name: runner.name.clone(),
+                namespace: runner.namespace.clone(),
                 repository: view.repository.clone(),
                 class: runner.class().map(str::to_owned),
                 labels: runner.labels(),
@@ -86,7 +87,7 @@ pub(super) fn verifications(survey: &Survey, draft: &mut Draft) {
             .memory
             .presence
             .get(&runner.name)
-            .is_none_or(|presence| survey.now.saturating_sub(presence.checked_at) >= interval);
+            .is_none_or(|presence| survey.now.since(presence.checked_at) >= interval);
         let ours = runner.ownership == Ownership::Ours && !draft.stopping.contains(&runner.name);
         let may = ours && due && survey.backoff(runner).is_none();
         if may && (suspicious || survey.absent(runner).is_some()) {
@@ -108,7 +109,8 @@ pub(super) fn clean_ups(survey: &Survey, draft: &mut Draft) {
             Some(reason) => draft.hold_runner(&runner.name, reason),
             None => draft.actions.push(Action::CleanUp(CleanUp {
                 name: runner.name.clone(),
-                repository: survey.view_of(runner).map(|view| view.repository.clone()),
+                namespace: runner.namespace.clone(),
+                repository: survey.view_of(runner).map(|view| RepositoryRef::from(&view.repository)),
                 class: runner.class().map(str::to_owned),
                 finish: runner.how_it_ended(),
             })),
@@ -144,7 +146,8 @@ pub(super) fn purges(survey: &Survey, undecided: &BTreeSet<String>, draft: &mut 
         let finish = runner.how_it_ended();
         draft.actions.push(Action::Purge(Purge {
             name: runner.name.clone(),
-            repository: view.filter(|_| may_be_registered).map(|view| view.repository.clone()),
+            namespace: runner.namespace.clone(),
+            repository: view.filter(|_| may_be_registered).map(|view| RepositoryRef::from(&view.repository)),
             class: runner.class().map(str::to_owned),
             reason: PurgeReason::Expired { finish, dead },
         }));
@@ -178,6 +181,11 @@ fn counts_attempts(survey: &Survey, runner: &Runner) -> Option<HoldReason> {
 pub(super) fn explain(survey: &Survey, draft: &mut Draft) {
     for foreign in &survey.nomad.foreign {
         draft.hold_runner(&foreign.name, HoldReason::Foreign { reason: foreign.reason });
+    }
+    for runner in &survey.unseen {
+        if let Some(reason) = survey.why_unseen(runner.namespace.as_ref()) {
+            draft.hold_runner(&runner.name, reason);
+        }
     }
     for runner in survey.runners.values() {
         match (&runner.state, &runner.blocked) {

@@ -20,8 +20,8 @@ use super::{
 };
 use crate::model::{
     Action, Finish, GroupKey, Hold, HoldReason, JobFacts, JobId, Labels, Listing, Ownership, Purpose,
-    RepoEntry, Repository, RepositoryId, RepositoryView, Runner, RunnerState, Start, StartReason, StopReason,
-    Subject, Timestamp, Warm, WarmEnd, age,
+    RepoEntry, Repository, RepositoryId, RepositoryView, Runner, RunnerLevel, RunnerState, Start,
+    StartReason, StopReason, Subject, Timestamp, Warm, WarmEnd, age,
 };
 
 /// A job is left to warm runners for at most this long. GitHub assigns one within seconds.
@@ -231,7 +231,7 @@ pub(super) fn takes(survey: &Survey, runner: &Runner, group: &GroupKey) -> bool 
         let other = survey.repositories.get(&group.repository);
         let same_owner =
             |other: &RepositoryView| other.repository.owner.eq_ignore_ascii_case(&own.repository.owner);
-        survey.class_of(runner).organization() && other.is_some_and(same_owner)
+        survey.class_of(runner).level() == RunnerLevel::Organization && other.is_some_and(same_owner)
     };
     (own.repository.id == group.repository || covers()) && group.labels.is_subset(&survey.labels_of(runner))
 }
@@ -240,7 +240,7 @@ pub(super) fn takes(survey: &Survey, runner: &Runner, group: &GroupKey) -> bool 
 fn left_for_too_long<'a>(survey: &'a Survey) -> impl Iterator<Item = &'a GroupKey> {
     let is_too_long = |job: &JobId| {
         let since = survey.memory.left.get(job);
-        since.is_some_and(|since| survey.now.saturating_sub(*since) >= LEFT_AT_MOST)
+        since.is_some_and(|since| survey.now.since(*since) >= LEFT_AT_MOST)
     };
     let groups = survey.groups.iter().filter(|_| !survey.memory.left.is_empty());
     groups.filter(move |(_, group)| group.demand.iter().any(|job| is_too_long(&job.id))).map(|(key, _)| key)
@@ -326,6 +326,10 @@ fn lacks<'a>(
     policy: &'a WarmPolicy,
     draft: &Draft,
 ) -> Result<Option<Lacking<'a>>, HoldReason> {
+    let namespace = survey.policy.class_named(policy.class.as_deref()).namespace();
+    if let Some(reason) = survey.why_unseen(namespace) {
+        return Err(reason);
+    }
     let now = survey.nomad.now;
     if !policy.is_open(now) {
         let opens = policy.entry.schedule.as_ref().and_then(|hours| hours.next_opening(now));
@@ -347,7 +351,7 @@ fn lacks<'a>(
         Listing::Gone { .. } => return Err(HoldReason::NoRepository),
     }
     if let Some(backoff) = survey.memory.warm_backoff.get(&policy.entry.id)
-        && let Some(wait) = backoff.until.checked_sub(survey.now).filter(|wait| !wait.is_zero())
+        && let Some(wait) = Some(backoff.until.since(survey.now)).filter(|wait| !wait.is_zero())
     {
         return Err(HoldReason::StartFailed { error: backoff.error.clone(), wait });
     }
@@ -439,7 +443,7 @@ pub(super) fn share_a_pool(one: &Runner, other: &Runner) -> bool {
 
 /// Whether the warm runners of a class register at organizations.
 fn class_is_shared(survey: &Survey, class: Option<&str>) -> bool {
-    survey.policy.class_named(class).organization()
+    survey.policy.class_named(class).level() == RunnerLevel::Organization
 }
 
 fn start(survey: &Survey, lacking: &mut Lacking, class: Option<&str>, live: usize) -> Start {
@@ -450,12 +454,14 @@ fn start(survey: &Survey, lacking: &mut Lacking, class: Option<&str>, live: usiz
     let first = u32::try_from(survey.nomad.now.as_second()).unwrap_or(0);
     let next = last.map_or(first, |last| last.saturating_add(1));
     let purpose = Purpose::Warm(warm);
-    let (attempt, name) = free_attempt(survey, &view.repository, &purpose, next);
+    let namespace = survey.policy.class_named(class).namespace();
+    let (attempt, name) = free_attempt(survey, namespace, &view.repository, &purpose, next);
     *last = Some(attempt);
     let (count, ready) = (entry.count, *ready);
     Start {
         repository: view.repository.clone(),
         class: class.map(str::to_owned),
+        namespace: namespace.cloned(),
         labels: entry.labels.clone(),
         purpose,
         facts: JobFacts::default(),

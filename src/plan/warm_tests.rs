@@ -11,7 +11,7 @@ use crate::{
     model::*,
 };
 
-const NOW: Moment = std::time::Duration::from_secs(10_000);
+const NOW: Moment = Moment::after_start(std::time::Duration::from_secs(10_000));
 
 fn observation(jobs: Vec<WorkflowJob>, runners: Vec<Runner>) -> Observation {
     world(jobs, runners).0
@@ -39,7 +39,8 @@ fn warm_policy(count: usize) -> Policy {
 fn warm(number: u32, state: RunnerState) -> Runner {
     let mut runner = runner(900, number, state);
     let purpose = Purpose::Warm(Warm { entry: "e".to_owned(), settings: "now".to_owned(), failed: 0 });
-    runner.name = runner_name("ghr", DEPLOYMENT, &repository(REPOSITORY), purpose.clone(), number);
+    runner.name =
+        runner_name("ghr", DEPLOYMENT, None, &repository(REPOSITORY).full_name(), purpose.clone(), number);
     runner.meta.purpose = Some(purpose);
     runner.meta.labelsstr = "nomadtools,small".to_owned();
     runner.submitted_at = ago(3000);
@@ -133,7 +134,7 @@ fn an_organizations_warm_runner_takes_jobs_of_its_other_repositories() {
     let of_other = WorkflowJob { repository: other, ..small(1) };
     view.listing = Listing::Fresh { now: ago(0), jobs: vec![of_other], complete: true };
     seen.repositories.insert(other, view);
-    let mut shared = Policy { organization: true, ..warm_policy(1) };
+    let mut shared = Policy { level: RunnerLevel::Organization, ..warm_policy(1) };
     shared.warm[0].entry.place = RepoEntry::Owner("O".to_owned());
     assert_eq!(starts(&plan(&seen, &shared, NOW)).len(), 0);
     assert_eq!(starts(&plan(&seen, &warm_policy(1), NOW)).len(), 1, "registered at another repository");

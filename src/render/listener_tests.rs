@@ -120,5 +120,5 @@ fn the_task_log_gives_the_reason_for_a_restart() {
     let Output { stdout, .. } =
         Runner::new("[ $n = 1 ] && { touch update.finished; exit 3; }; exit 0").bash().output().unwrap();
     let said = String::from_utf8(stdout).unwrap();
-    assert_eq!(said, "The listener ended with exit code 3 to be updated: it is started again.\n");
+    assert_eq!(said, "The listener ended with exit code 3 to update itself: restarting it.\n");
 }

@@ -168,7 +168,25 @@ impl Default for Metrics {
     fn default() -> Self {
         let mut registry = Registry::default();
         registry.register_collector(Box::new(Process));
-        let metrics = Metrics {
+        let metrics = Metrics::unregistered();
+        let own = registry.sub_registry_with_prefix(PREFIX);
+        metrics.register_passes(own);
+        metrics.register_jobs(own);
+        metrics.register_waiting(own);
+        metrics.register_runners(own);
+        metrics.register_times(own);
+        metrics.register_requests(own);
+        // Prometheus sees a first failure only if there was a zero before it.
+        for finish in FINISHES {
+            drop(metrics.finishes.get_or_create(&labels([("finish", finish)])));
+        }
+        Metrics { registry, ..metrics }
+    }
+}
+
+impl Metrics {
+    fn unregistered() -> Self {
+        Metrics {
             registry: Registry::default(),
             passes: Count::default(),
             pass_duration: short(),
@@ -205,166 +223,168 @@ impl Default for Metrics {
             points: Gauge::default(),
             per_repository: false,
             classes: Vec::new(),
-        };
-        let own = registry.sub_registry_with_prefix(PREFIX);
+        }
+    }
+
+    fn register_passes(&self, own: &mut Registry) {
         own.register(
             "build",
             "The running version",
             Info::new(labels([("version", env!("CARGO_PKG_VERSION"))])),
         );
-        own.register("passes", "Passes since the start", metrics.passes.clone());
+        own.register("passes", "Passes since the start", self.passes.clone());
         own.register_with_unit(
             "pass_duration",
             "How long passes took",
             Unit::Seconds,
-            metrics.pass_duration.clone(),
+            self.pass_duration.clone(),
         );
         own.register_with_unit(
             "look_duration",
             "How long polling a repository took, by what was requested",
             Unit::Seconds,
-            metrics.look_duration.clone(),
+            self.look_duration.clone(),
         );
         own.register_with_unit(
             "last_pass_timestamp",
             "When the last pass ended",
             Unit::Seconds,
-            metrics.last_pass.clone(),
+            self.last_pass.clone(),
         );
-        own.register("nomad_up", "Whether the last pass reached Nomad", metrics.nomad_up.clone());
+        own.register("nomad_up", "Whether the last pass reached Nomad", self.nomad_up.clone());
         own.register(
             "github_up",
             "Whether the most recent poll of at least one repository succeeded",
-            metrics.github_up.clone(),
+            self.github_up.clone(),
         );
-        own.register("leader", "Whether this replica is the leader", metrics.leader.clone());
+        own.register("leader", "Whether this replica is the leader", self.leader.clone());
         own.register(
             "repositories",
             "Repositories, by whether the last pass had a listing of them",
-            metrics.repositories.clone(),
+            self.repositories.clone(),
         );
+    }
+
+    fn register_jobs(&self, own: &mut Registry) {
         own.register(
             "jobs_queued",
             "Queued GitHub jobs that request one of our runners",
-            metrics.jobs_queued.clone(),
+            self.jobs_queued.clone(),
         );
         own.register(
             "jobs_held",
             "GitHub jobs that deliberately get no runner now, by reason",
-            metrics.jobs_held.clone(),
+            self.jobs_held.clone(),
         );
-        own.register("jobs_running", "GitHub jobs running on our runners", metrics.jobs_running.clone());
+        own.register("jobs_running", "GitHub jobs running on our runners", self.jobs_running.clone());
         own.register(
             "holds",
             "Everything that is deliberately not done, by kind of subject and by reason",
-            metrics.holds.clone(),
+            self.holds.clone(),
         );
+    }
+
+    fn register_waiting(&self, own: &mut Registry) {
         for (name, help, family) in [
-            (
-                "waiting_runners",
-                "Runners that Nomad has not placed yet, by node pool",
-                &metrics.waiting_runners,
-            ),
+            ("waiting_runners", "Runners that Nomad has not placed yet, by node pool", &self.waiting_runners),
             (
                 "waiting_cpu_megahertz",
                 "CPU requested by runners that Nomad has not placed yet, by node pool",
-                &metrics.waiting_cpu,
+                &self.waiting_cpu,
             ),
             (
                 "waiting_cores",
                 "Cores requested by runners that Nomad has not placed yet, by node pool",
-                &metrics.waiting_cores,
+                &self.waiting_cores,
             ),
             (
                 "waiting_memory_bytes",
                 "Memory requested by runners that Nomad has not placed yet, by node pool",
-                &metrics.waiting_memory,
+                &self.waiting_memory,
             ),
         ] {
             own.register(name, help, family.clone());
         }
-        own.register("runners", "Runners, by state and class", metrics.runners.clone());
+    }
+
+    fn register_runners(&self, own: &mut Registry) {
+        own.register("runners", "Runners, by state and class", self.runners.clone());
         own.register(
             "runners_finished",
             "Runners that have ended since the start, by result",
-            metrics.finishes.clone(),
+            self.finishes.clone(),
         );
         own.register(
             "actions",
             "Actions since the start, by action, reason and outcome",
-            metrics.actions.clone(),
+            self.actions.clone(),
         );
         own.register(
             "runner_version_end_timestamp_seconds",
             "When a runner version stops getting jobs",
-            metrics.version_ends.clone(),
+            self.version_ends.clone(),
         );
         own.register(
             "webhook_requests",
             "Requests to the webhook port, by outcome",
-            metrics.webhook_requests.clone(),
+            self.webhook_requests.clone(),
         );
-        own.register("hints", "Reasons to poll a repository soon, by source", metrics.hints.clone());
+        own.register("hints", "Reasons to poll a repository soon, by source", self.hints.clone());
+    }
+
+    fn register_times(&self, own: &mut Registry) {
         for (name, help, histogram) in [
             (
                 "job_queued_to_started",
                 "From the time a job is queued to the registration of its first runner at Nomad",
-                &metrics.queued_to_started,
+                &self.queued_to_started,
             ),
             (
                 "job_queued_to_taken",
                 "From the time a job is queued to its start on one of our runners, by GitHub's clock",
-                &metrics.queued_to_taken,
+                &self.queued_to_taken,
             ),
             (
                 "runner_started_to_connected",
                 "From a runner's registration at Nomad to the first time it is seen connected to GitHub",
-                &metrics.started_to_connected,
+                &self.started_to_connected,
             ),
-            ("job_duration", "How long jobs ran on our runners", &metrics.job_duration),
+            ("job_duration", "How long jobs ran on our runners", &self.job_duration),
         ] {
             own.register_with_unit(name, help, Unit::Seconds, histogram.clone());
         }
+    }
+
+    fn register_requests(&self, own: &mut Registry) {
         own.register(
             "requests",
             "Requests by host, route and class of the response's status",
-            metrics.requests.clone(),
+            self.requests.clone(),
         );
         own.register_with_unit(
             "request_duration",
             "How long requests took, by host and route",
             Unit::Seconds,
-            metrics.request_duration.clone(),
+            self.request_duration.clone(),
         );
         own.register(
             "github_rate_limit",
             "Requests that GitHub allows in a bucket's period",
-            metrics.rate_limit.clone(),
+            self.rate_limit.clone(),
         );
-        own.register(
-            "github_rate_limit_remaining",
-            "Requests left in a bucket",
-            metrics.rate_remaining.clone(),
-        );
+        own.register("github_rate_limit_remaining", "Requests left in a bucket", self.rate_remaining.clone());
         own.register(
             "github_rate_limit_reset_timestamp_seconds",
             "When a bucket resets, by GitHub's clock",
-            metrics.rate_reset.clone(),
+            self.rate_reset.clone(),
         );
         own.register(
             "github_points_per_minute",
             "Points of GitHub's secondary limit used in the last minute",
-            metrics.points.clone(),
+            self.points.clone(),
         );
-        // Prometheus sees a first failure only if there was a zero before it.
-        for finish in FINISHES {
-            drop(metrics.finishes.get_or_create(&labels([("finish", finish)])));
-        }
-        Metrics { registry, ..metrics }
     }
-}
 
-impl Metrics {
     /// Increments a counter.
     pub fn count(&self, counter: Counter, label: &str, by: u64) {
         let (family, key) = match counter {

@@ -12,7 +12,7 @@ use serde::Serialize;
 use crate::{
     model::{
         Action, Asks, Hold, HoldReason, JobId, JobStatus, Labels, Listing, NomadView, Observation, Ownership,
-        Plan, RepositoryView, Runner, RunnerState, Subject, Unobserved, WorkflowJob, age,
+        Plan, Report, RepositoryView, Runner, RunnerState, Subject, Unobserved, WorkflowJob, age,
     },
     secret::without_tokens,
     text::shown,
@@ -78,8 +78,8 @@ pub struct Deed {
 }
 
 impl Deed {
-    /// An action with this outcome, by its name and for display.
-    pub fn new(action: &Action, outcome: &'static str, said: &str, failed: bool) -> Deed {
+    /// An action that has ended.
+    pub fn new(Report { action, outcome }: &Report) -> Deed {
         let job_id = match action {
             Action::Start(start) => start.purpose.job_id().map(|job_id| (job_id, start.attempt)),
             _ => None,
@@ -87,10 +87,10 @@ impl Deed {
         Deed {
             action: action.kind(),
             reason: action.reason(),
-            outcome,
+            outcome: outcome.kind(),
             runner: safe(action.runner()),
-            text: safe(&format!("{action}: {said}")),
-            failed,
+            text: safe(&format!("{action}: {outcome}")),
+            failed: outcome.is_failure(),
             job_id,
         }
     }
@@ -277,6 +277,9 @@ pub struct RunnerRow {
     /// The class it was started as.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub class: Option<Arc<str>>,
+    /// The namespace of its job, if it is not the daemon's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
     /// Its state.
     pub state: RunnerState,
     /// Whether a job is running on it.
@@ -592,6 +595,7 @@ impl<'a> World<'a> {
             repository: repository_of(runner),
             labels: safe(&runner.labels().joined()),
             class: runner.class().map(Arc::from),
+            namespace: runner.namespace.as_ref().map(ToString::to_string),
             state: runner.state,
             busy: busy.is_some(),
             submitted_at: runner.submitted_at,
@@ -622,8 +626,7 @@ fn plan_row(action: &Action) -> PlanRow {
 
 /// The repository that a runner's Meta names. Anyone with submit-job can write one.
 fn repository_of(runner: &Runner) -> String {
-    let repository = runner.repository();
-    if repository.owner.is_empty() { UNKNOWN.to_owned() } else { repository.full_name() }
+    runner.repository().map_or_else(|| UNKNOWN.to_owned(), |repository| repository.full_name())
 }
 
 /// External text made safe to show, with anything that looks like a token hidden.

@@ -2,9 +2,9 @@ use std::collections::BTreeSet;
 
 use super::*;
 use crate::model::{
-    Action, Allocation, Cap, Finish, GroupKey, Hold, HoldReason, JobId, JobStatus, Labels, Listing,
-    NomadView, Observation, Ownership, Plan, Purge, PurgeReason, Repository, RepositoryId, RepositoryView,
-    RunId, Runner, RunnerMeta, RunnerState, Start, StartReason, Subject, WorkflowJob,
+    Action, Allocation, Cap, Done, Finish, GroupKey, Hold, HoldReason, JobId, JobStatus, Labels, Listing,
+    NomadView, Observation, Outcome, Ownership, Plan, Purge, PurgeReason, Report, Repository, RepositoryId,
+    RepositoryView, RunId, Runner, RunnerMeta, RunnerState, Start, StartReason, Subject, WorkflowJob,
 };
 
 /// The start of the servers' clocks.
@@ -61,6 +61,7 @@ fn runner(name: &str, job_id: u64, state: RunnerState, submitted: i64) -> Runner
     };
     Runner {
         name: name.to_owned(),
+        namespace: None,
         ownership: Ownership::Ours,
         meta,
         state,
@@ -74,6 +75,8 @@ fn runner(name: &str, job_id: u64, state: RunnerState, submitted: i64) -> Runner
         allocation: Some(Allocation {
             id: "a".to_owned(),
             node: "node-1".to_owned(),
+            node_id: "n".to_owned(),
+            draining: false,
             created_at: at(submitted),
         }),
         started_at: None,
@@ -94,6 +97,7 @@ fn seen_at(second: i64, jobs: Vec<WorkflowJob>, runners: Vec<Runner>) -> Observa
             runners,
             foreign: Vec::new(),
             variables: BTreeSet::new(),
+            unseen: std::collections::BTreeMap::new(),
         }),
         repositories: BTreeMap::from([(RepositoryId(7), view)]),
         ..Observation::default()
@@ -108,6 +112,7 @@ fn wants(jobs: &[u64]) -> Plan {
 
 fn start(job_id: u64, name: &str) -> Action {
     Action::Start(Start {
+        namespace: None,
         class: None,
         repository: repository(),
         labels: Labels::new(["nomadtools"]),
@@ -118,6 +123,10 @@ fn start(job_id: u64, name: &str) -> Action {
         info: String::new(),
         reason: StartReason::Missing { demand: 1, supply: 0 },
     })
+}
+
+fn done(action: Action) -> Report {
+    Report { action, outcome: Outcome::Done(Done::Performed) }
 }
 
 fn pass(status: &Status, observation: &Observation, plan: &Plan, deeds: &[Deed]) {
@@ -151,7 +160,7 @@ async fn a_job_is_measured_from_queued_to_its_end() {
     pass(&status, &seen_at(0, vec![], vec![]), &Plan::default(), &[]);
     wait(10).await;
     // Queued for 4 s when it is listed, and started in the same pass.
-    let started = Deed::new(&start(1, "r1"), "done", "done", false);
+    let started = Deed::new(&done(start(1, "r1")));
     pass(&status, &seen_at(10, vec![job(1, JobStatus::Queued, 6)], vec![]), &wants(&[1]), &[started]);
     assert_eq!(histogram(&status, "job_queued_to_started"), (4.0, 1));
     wait(10).await;
@@ -283,16 +292,14 @@ async fn a_stuck_loop_is_not_healthy() {
 #[tokio::test(start_paused = true)]
 async fn actions_add_up() {
     let status = Status::new(Duration::from_secs(60));
-    let start = Action::Purge(Purge {
+    let purge = Action::Purge(Purge {
+        namespace: None,
         name: "r".to_owned(),
         repository: None,
         class: None,
         reason: PurgeReason::Asked,
     });
-    let did = |count| Snapshot {
-        deeds: vec![Deed::new(&start, "done", "done", false); count],
-        ..Snapshot::default()
-    };
+    let did = |count| Snapshot { deeds: vec![Deed::new(&done(purge.clone())); count], ..Snapshot::default() };
     status.record(did(2));
     status.record(did(3));
     let (metrics, _) = status.metrics(Exposition::OpenMetrics);
@@ -354,7 +361,7 @@ async fn a_pool_in_which_nothing_waits_any_more_has_the_value_zero() {
 #[tokio::test(start_paused = true)]
 async fn a_wait_that_began_before_the_start_is_shown_in_full() {
     let status = Status::new(Duration::from_secs(60));
-    let started = Deed::new(&start(1, "r1"), "done", "done", false);
+    let started = Deed::new(&done(start(1, "r1")));
     pass(&status, &seen_at(100, vec![job(1, JobStatus::Queued, 40)], vec![]), &wants(&[1]), &[started]);
     assert_eq!(histogram(&status, "job_queued_to_started"), (60.0, 1));
 }

@@ -24,7 +24,7 @@ const GONE: Duration = Duration::from_secs(60);
 const DONE: usize = 10_000;
 
 /// The moment when this process started, so that times before it can be expressed too.
-pub(super) const BEGAN: Moment = Duration::from_secs(10 * 365 * 24 * 60 * 60);
+pub(super) const BEGAN: Moment = Moment::after_start(Duration::from_secs(10 * 365 * 24 * 60 * 60));
 
 /// Follows jobs and runners.
 #[derive(Debug, Default)]
@@ -61,7 +61,7 @@ impl Track {
         self.follow_jobs(seen, now, &mut times);
         for job in seen.deeds.iter().filter_map(|deed| deed.first_start()) {
             let queued = self.jobs.get(&job).and_then(|job| job.queued);
-            times.extend(queued.map(|at| (Time::QueuedToStarted, now.saturating_sub(at))));
+            times.extend(queued.map(|at| (Time::QueuedToStarted, now.since(at))));
         }
         let finishes = self.follow_runners(seen, now, &mut times);
         (times, finishes)
@@ -72,7 +72,7 @@ impl Track {
     pub fn ended(&mut self, job: &EndedJob, date: Timestamp, now: Moment) -> Vec<(Time, Duration)> {
         let known = self.jobs.get(&job.id).copied().unwrap_or_default();
         // It is at least as old as this process, so the previous process may have measured it.
-        let is_older = age(date, job.created_at) >= now.saturating_sub(BEGAN);
+        let is_older = age(date, job.created_at) >= now.since(BEGAN);
         if is_older && known.queued.is_none() && known.taken.is_none()
             || !self.ours.contains_key(&job.runner)
             || !self.done.insert(job.id)
@@ -83,12 +83,12 @@ impl Track {
             self.done.pop_first();
         }
         self.jobs.remove(&job.id);
-        let taken = now.saturating_sub(age(date, job.started_at));
+        let taken = now - age(date, job.started_at);
         self.took.insert(job.runner.clone(), taken);
         let wait = match known {
             // Its waiting time was measured when it was taken.
             Job { taken: Some(_), .. } => None,
-            Job { waited: true, queued, .. } => queued.map(|queued| taken.saturating_sub(queued)),
+            Job { waited: true, queued, .. } => queued.map(|queued| taken.since(queued)),
             _ => Some(age(job.started_at, job.created_at)),
         };
         let mut times = vec![(Time::JobDuration, age(job.completed_at, job.started_at))];
@@ -131,7 +131,7 @@ impl Track {
                 self.jobs.retain(|job, known| {
                     let is_over = known.repository == *id && !listed.contains(job);
                     if let (true, Some(taken)) = (is_over, known.taken) {
-                        times.push((Time::JobDuration, now.saturating_sub(taken)));
+                        times.push((Time::JobDuration, now.since(taken)));
                     }
                     !is_over
                 });
@@ -157,7 +157,7 @@ impl Track {
             // A runner with a job had connected by the time it took the job.
             let took = self.took.remove(&runner.name);
             if let Some(at) = took.filter(|_| self.runners.get(&runner.name) == Some(&false)) {
-                let since = now.saturating_sub(at);
+                let since = now.since(at);
                 times.push((
                     Time::StartedToConnected,
                     age(nomad.now, runner.submitted_at).saturating_sub(since),
@@ -167,7 +167,7 @@ impl Track {
             self.ours.insert(runner.name.clone(), now);
         }
         self.took.clear();
-        self.ours.retain(|_, at| now.saturating_sub(*at) < GONE);
+        self.ours.retain(|_, at| now.since(*at) < GONE);
         let mut live = BTreeMap::new();
         for runner in nomad.runners.iter().filter(|runner| runner.is_live()) {
             let is_connected = connected.contains(runner.name.as_str());
@@ -198,7 +198,7 @@ impl Job {
         now: Moment,
         times: &mut Vec<(Time, Duration)>,
     ) {
-        let ago = |at: Option<Timestamp>| at.map_or(now, |at| now.saturating_sub(age(date, at)));
+        let ago = |at: Option<Timestamp>| at.map_or(now, |at| now - age(date, at));
         match job.status {
             JobStatus::Waiting | JobStatus::Pending | JobStatus::Requested => self.waited = true,
             JobStatus::Queued if self.queued.is_none() => {
@@ -208,11 +208,11 @@ impl Job {
                 let taken = ago(job.started_at);
                 self.taken = Some(taken);
                 let wait = match (self.queued, job.created_at, job.started_at) {
-                    (Some(queued), ..) if self.waited => Some(taken.saturating_sub(queued)),
+                    (Some(queued), ..) if self.waited => Some(taken.since(queued)),
                     // It was queued and taken between two looks.
                     (None, ..) if self.waited => None,
                     (_, Some(created), Some(started)) => Some(age(started, created)),
-                    (queued, ..) => queued.map(|queued| taken.saturating_sub(queued)),
+                    (queued, ..) => queued.map(|queued| taken.since(queued)),
                 };
                 times.extend(wait.filter(|_| !is_first).map(|wait| (Time::QueuedToTaken, wait)));
             }

@@ -17,12 +17,16 @@ const READY_WITHIN: Duration = Duration::from_secs(60);
 /// Another program may take a port between our choice and the agent's start.
 const ATTEMPTS: usize = 3;
 
-/// The shell watches over the agent: when its standard input ends, because the test dropped the agent or died, it
-/// ends the agent, waits for it (which also ends the tasks) and removes the directory.
+/// The shell watches over the agents: when its standard input ends, because the test dropped the agent or died, it
+/// ends them, waits for them (which also ends the tasks) and removes the directory.
 const WATCH: &str = r#"
 export TMPDIR="$1"; dir="$1"; shift
 "$@" >"$dir/agent.log" 2>&1 </dev/null & agent=$!
+if [ -e "$dir/second.hcl" ]; then
+  nomad agent -config "$dir/second.hcl" -log-level WARN >"$dir/second.log" 2>&1 </dev/null & second=$!
+fi
 cat >/dev/null
+[ -z "$second" ] || { kill -TERM "$second" 2>/dev/null; wait "$second"; }
 kill -TERM "$agent" 2>/dev/null
 (
   trap 'kill "$sleeper"; exit' TERM
@@ -47,6 +51,8 @@ pub struct AgentOptions {
     pub program: Option<&'static str>,
     /// The memory of its node for tasks, in MB; by default the machine's.
     pub memory: Option<u32>,
+    /// A second client in this node pool, which is also its name.
+    pub pool: Option<&'static str>,
 }
 
 /// The other contents of the chroot of `exec` tasks: what a dynamically linked program needs, and `id`. The default
@@ -152,6 +158,9 @@ impl Agent {
             "#
         );
         let configuration = configuration + &options.tls.map(Tls::configuration).unwrap_or_default();
+        if let Some(pool) = options.pool {
+            std::fs::write(directory.join("second.hcl"), second(&directory, pool, rpc)).unwrap();
+        }
         let file = directory.join("agent.hcl");
         std::fs::write(&file, configuration).unwrap();
         let watch = Command::new("sh")
@@ -193,7 +202,9 @@ impl Agent {
                 match client.send(self.authorized(Request::get("/v1/nodes"))).await {
                     Ok(response) if response.is_success() => {
                         let nodes: Value = response.json().map_err(|error| error.to_string())?;
-                        if nodes.as_array().is_some_and(|nodes| nodes.iter().any(is_ready)) {
+                        let ready =
+                            nodes.as_array().into_iter().flatten().filter(|node| is_ready(node)).count();
+                        if ready > usize::from(options.pool.is_some()) {
                             return Ok(());
                         }
                     }
@@ -264,6 +275,48 @@ impl Drop for Agent {
         // The shell kills what does not end by itself, so this wait is limited.
         let _ = self.watch.wait();
     }
+}
+
+/// The configuration of a client in another node pool. It ends its tasks when it ends.
+fn second(directory: &Path, pool: &str, server: u16) -> String {
+    let [http, rpc, serf] = free_ports();
+    let at = |name: &str| directory.join(name).display().to_string();
+    let (data, allocations) = (at("d"), at("b"));
+    format!(
+        r#"
+        name = "{pool}"
+        data_dir = "{data}"
+        bind_addr = "127.0.0.1"
+        disable_update_check = true
+        leave_on_terminate = true
+        advertise {{
+          http = "127.0.0.1"
+          rpc = "127.0.0.1"
+          serf = "127.0.0.1"
+        }}
+        ports {{
+          http = {http}
+          rpc = {rpc}
+          serf = {serf}
+        }}
+        client {{
+          enabled = true
+          servers = ["127.0.0.1:{server}"]
+          node_pool = "{pool}"
+          alloc_dir = "{allocations}"
+          options = {{ "fingerprint.denylist" = "env_aws,env_gce,env_azure,env_digitalocean" }}
+          drain_on_shutdown {{
+            deadline = "1s"
+            force = true
+          }}
+        }}
+        plugin "raw_exec" {{
+          config {{
+            enabled = true
+          }}
+        }}
+        "#
+    )
 }
 
 /// The client's `chroot_env` with a program in it.

@@ -114,7 +114,7 @@ pub async fn sees_a_whole_life(place: Place) {
     assert!(dead.ended_at > dead.started_at);
     let view = nomad.observe().await.unwrap();
     assert_eq!(view.runners, vec![dead]);
-    assert!(view.variables.contains(job.name()));
+    assert!(view.has_variable(None, job.name()));
     nomad.delete_variable(job.name()).await.unwrap();
     nomad.purge(job.name()).await.unwrap();
     let view = nomad.observe().await.unwrap();

@@ -4,9 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use githubrunner::{
     http::{self, Client, Endpoint, Request, header::HeaderName},
-    model::{
-        JobId, Registration, RepositoryId, Runner, RunnerMeta, RunnerState, runner_name, whose_repository,
-    },
+    model::{JobId, Registration, RepositoryId, Runner, RunnerMeta, RunnerState, runner_name},
     nomad::{Nomad, Options, PreparedJob, Registered, prepare},
     secret::Secret,
 };
@@ -80,8 +78,7 @@ impl Place {
 
     /// The name of attempt 1 for this job, in the deployment of [`Place::nomad`].
     pub fn name(&self, number: u64) -> String {
-        let meta = RunnerMeta { repo_url: "https://github.com/o/r".into(), ..RunnerMeta::default() };
-        runner_name(&self.prefix, &self.deployment(), &whose_repository(&meta), JobId(number), 1)
+        runner_name(&self.prefix, &self.deployment(), None, "o/r", JobId(number), 1)
     }
 
     /// A parsed job of one raw_exec task.

@@ -7,9 +7,10 @@ use std::{
 
 use githubrunner::{
     model::{
-        Action, Allocation, Cap, Finish, GroupKey, Hold, HoldReason, JobId, JobStatus, Labels, Listing,
-        NomadView, Observation, Ownership, Plan, Repository, RepositoryId, RepositoryView, RunId, Runner,
-        RunnerMeta, RunnerState, Start, StartReason, Subject, Timestamp, Unobserved, WorkflowJob,
+        Action, Allocation, Cap, Done, Finish, GroupKey, Hold, HoldReason, JobId, JobStatus, Labels, Listing,
+        NomadView, NotDone, Observation, Outcome, Ownership, Plan, Report, Repository, RepositoryId,
+        RepositoryView, RunId, Runner, RunnerMeta, RunnerState, Start, StartReason, Subject, Timestamp,
+        Unobserved, WorkflowJob,
     },
     status::{Deed, Rate, Seen, Status},
 };
@@ -97,6 +98,7 @@ fn on(job: WorkflowJob, runner: &str, now: Timestamp, seconds: i64) -> WorkflowJ
 fn runner(name: &str, job_id: u64, labels: &str, state: RunnerState, now: Timestamp, seconds: i64) -> Runner {
     Runner {
         name: name.to_owned(),
+        namespace: None,
         ownership: Ownership::Ours,
         meta: RunnerMeta {
             labelsstr: labels.to_owned(),
@@ -117,6 +119,8 @@ fn runner(name: &str, job_id: u64, labels: &str, state: RunnerState, now: Timest
         allocation: Some(Allocation {
             id: "a".to_owned(),
             node: "client-2".to_owned(),
+            node_id: "n".to_owned(),
+            draining: false,
             created_at: ago(now, seconds),
         }),
         started_at: None,
@@ -137,6 +141,7 @@ fn world(repository: Repository, now: Timestamp, jobs: Vec<WorkflowJob>, runners
         runners,
         foreign: Vec::new(),
         variables: BTreeSet::new(),
+        unseen: std::collections::BTreeMap::new(),
     };
     World {
         observation: Observation {
@@ -157,6 +162,7 @@ fn hold(subject: Subject, reason: HoldReason) -> Hold {
 
 fn start(name: &str, label: &str, job_id: u64) -> Action {
     Action::Start(Start {
+        namespace: None,
         class: None,
         repository: repository("acme", "widgets"),
         labels: Labels::new([label]),
@@ -196,7 +202,10 @@ pub fn hostile() -> World {
         let subject = Subject::Runner { name: format!("{text}{number}") };
         holds.push(hold(subject, HoldReason::Unplaced { why: (*text).to_owned() }));
         actions.push(start(text, text, id));
-        deeds.push(Deed::new(&start(text, text, id), "failed", text, true));
+        deeds.push(Deed::new(&Report {
+            action: start(text, text, id),
+            outcome: Outcome::NotDone(NotDone::Failed((*text).to_owned())),
+        }));
     }
     let hostile = HOSTILE.join(" ");
     let mut world = world(repository(&hostile, &hostile), now, jobs, runners);
@@ -217,6 +226,10 @@ pub fn hostile() -> World {
     world.plan.classes = (0..200).map(|id| (JobId(id), "gpu".into())).collect();
     (world.plan.holds, world.plan.actions, world.deeds) = (holds, actions, deeds);
     world
+}
+
+fn done(action: Action) -> Deed {
+    Deed::new(&Report { action, outcome: Outcome::Done(Done::Performed) })
 }
 
 /// A working day, with the hour before it.
@@ -270,10 +283,8 @@ pub fn working_day(status: &Status) {
         hold(job_of(JobId(22)), HoldReason::Cap { cap: Cap::Repository, limit: 8 }),
         hold(Subject::Runner { name: name(20) }, unplaced),
     ];
-    world.deeds = vec![
-        Deed::new(&start(&name(20), "nomadtools mem=16000", 20), "done", "done", false),
-        Deed::new(&start(&name(23), "nomadtools", 23), "done", "done", false),
-    ];
+    world.deeds =
+        vec![done(start(&name(20), "nomadtools mem=16000", 20)), done(start(&name(23), "nomadtools", 23))];
     let rate = |bucket: &str, limit, remaining| Rate {
         credential: "installation-4711".to_owned(),
         bucket: bucket.to_owned(),

@@ -12,6 +12,7 @@ use super::{
     reply::Reply,
     token::{Kind, Level, Permissions, Reach, Token},
 };
+use crate::github::data::Detail;
 
 /// A JWT may end at most ten minutes from now.
 const LONGEST_JWT: i64 = 600;
@@ -144,7 +145,7 @@ impl GitHub {
             "permissions": permissions_json(&permissions), "repository_selection": reach.selection(),
         });
         if let Reach::Only(ids) = &reach {
-            let list = ids.iter().filter_map(|id| self.repository_json(*id, base, false)).collect();
+            let list = ids.iter().filter_map(|id| self.repository_json(*id, base, Detail::Short)).collect();
             answer["repositories"] = Value::Array(list);
         }
         Reply::json(201, answer)

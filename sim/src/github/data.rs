@@ -7,6 +7,15 @@ use std::{
 
 use jiff::Timestamp;
 
+/// How much a response shows of an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Detail {
+    /// What lists and other objects contain.
+    Short,
+    /// What the object's own path returns.
+    Full,
+}
+
 /// A user or an organization.
 #[derive(Clone, Debug)]
 pub struct Owner {

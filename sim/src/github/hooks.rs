@@ -19,7 +19,7 @@ use super::{
     reply::{Reply, time},
     token::Level,
 };
-use crate::keep;
+use crate::{github::data::Detail, keep};
 
 /// The maximum number of deliveries in a webhook's log (GitHub: those of 3 days).
 const LONGEST_LOG: usize = 2_000;
@@ -407,19 +407,19 @@ impl GitHub {
             HookPlace::Repository(of) => {
                 let base = path.split("/repos/").next().unwrap_or_default().to_string();
                 repository = Some(of);
-                body["repository"] = self.repository_json(of, &base, false).unwrap_or_default();
+                body["repository"] = self.repository_json(of, &base, Detail::Short).unwrap_or_default();
                 if let Some(shown) = body["repository"].as_object_mut() {
                     shown.shift_remove("permissions");
                     shown.shift_remove("has_discussions");
                     shown.insert("custom_properties".to_string(), json!({}));
                 }
                 let owner = self.repositories.get(&of).map_or(0, |repository| repository.owner);
-                body["sender"] = self.user_json(owner, &base, false);
+                body["sender"] = self.user_json(owner, &base, Detail::Short);
             }
             HookPlace::Organization(of) => {
                 let base = path.split("/orgs/").next().unwrap_or_default();
                 body["organization"] = self.short_organization_json(of, base);
-                body["sender"] = self.user_json(of, base, false);
+                body["sender"] = self.user_json(of, base, Detail::Short);
             }
             HookPlace::App(_) => {}
         }

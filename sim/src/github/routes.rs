@@ -13,6 +13,7 @@ use super::{
     reply::Reply,
     token::{Kind, Level},
 };
+use crate::github::data::Detail;
 
 impl GitHub {
     pub(super) fn route(&mut self, ask: &Ask) -> Reply {
@@ -45,7 +46,7 @@ impl GitHub {
             },
             ["user"] if get => {
                 match self.login_of(&ask.who).and_then(|login| self.logins.get(&login.to_lowercase())) {
-                    Some(id) => Reply::json(200, self.user_json(*id, &ask.base, true)),
+                    Some(id) => Reply::json(200, self.user_json(*id, &ask.base, Detail::Full)),
                     None if matches!(ask.who, Who::Anonymous) => Reply::error(401, "Requires authentication"),
                     None => Reply::error(403, "Resource not accessible by integration"),
                 }
@@ -55,7 +56,7 @@ impl GitHub {
             ["users", login, rest @ ..] if get => {
                 let id = self.logins.get(&login.to_lowercase()).copied();
                 match (id, rest) {
-                    (Some(id), []) => Reply::json(200, self.user_json(id, &ask.base, true)),
+                    (Some(id), []) => Reply::json(200, self.user_json(id, &ask.base, Detail::Full)),
                     (Some(id), ["repos"]) => self.public_repositories(ask, Some(id)),
                     (Some(id), ["installation"]) => self.find_installation(ask, id, None),
                     _ => Reply::not_found(),
@@ -90,7 +91,9 @@ impl GitHub {
         let get = ask.method == Method::GET;
         let level = if get { Level::Read } else { Level::Write };
         match rest {
-            [] if get => Reply::json(200, self.repository_json(id, &ask.base, true).unwrap_or_default()),
+            [] if get => {
+                Reply::json(200, self.repository_json(id, &ask.base, Detail::Full).unwrap_or_default())
+            }
             ["hooks", rest @ ..] => {
                 let place = HookPlace::Repository(id);
                 if !self.may_hook(&ask.who, place, level) {
@@ -176,7 +179,9 @@ impl GitHub {
     fn repository_list(&self, ask: &Ask, path: &str, mut list: Vec<&Repository>, sort: &str) -> Reply {
         self.sort_repositories(ask, &mut list, sort);
         let (list, link) = cut(ask, path, list, usize::MAX);
-        let list = list.iter().filter_map(|repository| self.repository_json(repository.id, &ask.base, false));
+        let list = list
+            .iter()
+            .filter_map(|repository| self.repository_json(repository.id, &ask.base, Detail::Short));
         Reply::json(200, Value::Array(list.collect())).linked(link)
     }
 
@@ -241,7 +246,9 @@ impl GitHub {
         let list: Vec<&Repository> = list.collect();
         let total = list.len();
         let (list, link) = cut(ask, "/installation/repositories", list, usize::MAX);
-        let list = list.iter().filter_map(|repository| self.repository_json(repository.id, &ask.base, false));
+        let list = list
+            .iter()
+            .filter_map(|repository| self.repository_json(repository.id, &ask.base, Detail::Short));
         let list: Vec<Value> = list.collect();
         let selection = token.reach.selection();
         let body = json!({"total_count": total, "repository_selection": selection, "repositories": list});

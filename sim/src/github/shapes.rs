@@ -79,8 +79,8 @@ fn steps(job: &Job) -> Value {
 }
 
 impl GitHub {
-    /// A user or an organization inside another response; `full` adds the fields of `/users/{u}`.
-    pub(super) fn user_json(&self, id: u64, base: &str, full: bool) -> Value {
+    /// A user or an organization.
+    pub(super) fn user_json(&self, id: u64, base: &str, detail: Detail) -> Value {
         let Some(owner) = self.owners.get(&id) else { return Value::Null };
         let login = &owner.login;
         let kind = if owner.organization { "Organization" } else { "User" };
@@ -97,7 +97,7 @@ impl GitHub {
             "organizations_url": of("/orgs"), "repos_url": of("/repos"), "events_url": of("/events{/privacy}"),
             "received_events_url": of("/received_events"), "type": kind, "site_admin": false,
         });
-        if full {
+        if detail == Detail::Full {
             let public =
                 self.repositories.values().filter(|one| one.owner == id && !one.private && !one.deleted);
             extend(
@@ -130,8 +130,8 @@ impl GitHub {
         })
     }
 
-    /// A repository; `full` adds the fields of `/repos/{o}/{r}` to those of lists.
-    pub(super) fn repository_json(&self, id: u64, base: &str, full: bool) -> Option<Value> {
+    /// A repository.
+    pub(super) fn repository_json(&self, id: u64, base: &str, detail: Detail) -> Option<Value> {
         let repository = self.repositories.get(&id)?;
         let full_name = self.full_name(id)?;
         let mut json = self.minimal_repository_json(repository, &full_name, base);
@@ -162,7 +162,7 @@ impl GitHub {
                 "permissions": {"admin": true, "maintain": true, "push": true, "triage": true, "pull": true},
             }),
         );
-        if full {
+        if detail == Detail::Full {
             extend(&mut json, json!({"network_count": 0, "subscribers_count": 0}));
             // The full form's schema has no null there.
             if repository.pushed_at.is_none() {
@@ -176,7 +176,7 @@ impl GitHub {
         let mut json = json!({
             "id": repository.id, "node_id": node_id("Repository", repository.id), "name": repository.name,
             "full_name": full_name, "private": repository.private,
-            "owner": self.user_json(repository.owner, base, false),
+            "owner": self.user_json(repository.owner, base, Detail::Short),
             "html_url": format!("{}/{full_name}", self.options.web_url), "description": null, "fork": false,
         });
         if self.options.lean {
@@ -197,7 +197,7 @@ impl GitHub {
         let owner = repository.map_or(0, |repository| repository.owner);
         let repository =
             repository.map(|repository| self.minimal_repository_json(repository, &full_name, base));
-        let actor = self.user_json(owner, base, false);
+        let actor = self.user_json(owner, base, Detail::Short);
         let mut json = json!({
             "id": run.id, "name": run.name, "node_id": node_id("WorkflowRun", run.id), "head_branch": "main",
             "head_sha": commit(run.id), "path": ".github/workflows/ci.yml", "display_title": "Change something",
@@ -277,7 +277,7 @@ impl GitHub {
     pub(super) fn app_json(&self, app: &App, base: &str) -> Value {
         json!({
             "id": app.id, "slug": app.slug, "client_id": app.client_id, "node_id": node_id("App", app.id),
-            "owner": self.user_json(app.owner, base, false), "name": app.slug, "description": null,
+            "owner": self.user_json(app.owner, base, Detail::Short), "name": app.slug, "description": null,
             "external_url": format!("{}/apps/{}", self.options.web_url, app.slug),
             "html_url": format!("{}/apps/{}", self.options.web_url, app.slug), "created_at": time(self.now),
             "updated_at": time(self.now), "permissions": permissions_json(&app.permissions),
@@ -290,7 +290,7 @@ impl GitHub {
         let organization = self.owners.get(&installation.account).is_some_and(|owner| owner.organization);
         let id = installation.id;
         json!({
-            "id": id, "account": self.user_json(installation.account, base, false),
+            "id": id, "account": self.user_json(installation.account, base, Detail::Short),
             "repository_selection": installation.repositories.selection(),
             "access_tokens_url": format!("{base}/app/installations/{id}/access_tokens"),
             "repositories_url": format!("{base}/installation/repositories"),

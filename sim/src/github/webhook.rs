@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{GitHub, data::*, reply::time, shapes::extend};
+use crate::github::data::Detail;
 
 impl GitHub {
     /// The body of the webhook for a job: `action` is queued, in_progress, completed or waiting. A held job's `queued`
@@ -22,13 +23,13 @@ impl GitHub {
                 "started_at": time(job.started_at), "completed_at": null,
             }]);
         }
-        let mut shown = self.repository_json(repository.id, base, false)?;
+        let mut shown = self.repository_json(repository.id, base, Detail::Short)?;
         extend(&mut shown, json!({"custom_properties": {}}));
         if let Some(object) = shown.as_object_mut() {
             object.shift_remove("permissions");
             object.shift_remove("has_discussions");
         }
-        let sender = self.user_json(repository.owner, base, false);
+        let sender = self.user_json(repository.owner, base, Detail::Short);
         let mut event =
             json!({"action": action, "workflow_job": workflow_job, "repository": shown, "sender": sender});
         if owner.organization {
@@ -40,7 +41,7 @@ impl GitHub {
     /// An organization in the format of webhooks.
     pub(super) fn short_organization_json(&self, id: u64, base: &str) -> Value {
         let Some(owner) = self.owners.get(&id) else { return Value::Null };
-        let sender = self.user_json(id, base, false);
+        let sender = self.user_json(id, base, Detail::Short);
         let url = format!("{base}/orgs/{}", owner.login);
         json!({
                 "login": owner.login, "id": owner.id, "node_id": sender["node_id"], "url": url,

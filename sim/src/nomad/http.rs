@@ -14,6 +14,7 @@ use super::{
     variables::{self, Conflict, LockOperation},
     view,
 };
+use crate::nomad::{jobs::Deregister, variables::Shows};
 
 /// Handles a request.
 pub fn answer(nomad: &mut Nomad, request: &Request<Bytes>) -> Response<Bytes> {
@@ -214,9 +215,10 @@ fn one_job(nomad: &mut Nomad, exchange: &Exchange<'_>, rest: &str, get: bool, pu
     }
     if *exchange.method == Method::DELETE {
         let purge = exchange.flag("purge", false)?;
-        let fine = if purge { "purge-job" } else { "deregister-job" };
+        let (how, fine) =
+            if purge { (Deregister::Purge, "purge-job") } else { (Deregister::Stop, "deregister-job") };
         exchange.may(&["submit-job", fine])?;
-        let answer = nomad.deregister(&(exchange.namespace().to_owned(), rest.to_owned()), purge);
+        let answer = nomad.deregister(&(exchange.namespace().to_owned(), rest.to_owned()), how);
         let index = answer["Index"].as_u64().unwrap_or_default();
         return Ok(Reply::json(&answer).at(index));
     }
@@ -285,7 +287,8 @@ fn one_variable(nomad: &mut Nomad, exchange: &Exchange<'_>, path: &str) -> Handl
             let index = nomad.tables.variables;
             let missing = || Refusal::new(404, "variable not found").query(index);
             let variable = nomad.variables.get(&key).ok_or_else(missing)?;
-            let reply = Reply::json(&variables::json(variable, true, exchange.access.all));
+            let shows = Shows { items: true, lock: exchange.access.all };
+            let reply = Reply::json(&variables::json(variable, shows));
             Ok(reply.query(variable.modify_index))
         }
         Method::PUT | Method::POST => write_variable(nomad, exchange, key),

@@ -17,6 +17,15 @@ use super::{
 /// A larger submission is dropped, in bytes (contract, section 2).
 const LARGEST_SUBMISSION: usize = 1_000_000;
 
+/// What becomes of a deregistered job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Deregister {
+    /// It is stopped and stays.
+    Stop,
+    /// It is removed at once, while its tasks run until they are killed.
+    Purge,
+}
+
 impl Nomad {
     /// A job in the servers' form, and its errors.
     ///
@@ -123,8 +132,9 @@ impl Nomad {
         self.jobs.insert(key.clone(), job);
     }
 
-    /// Stops a job, or removes it at once while its tasks run until they are killed.
-    pub(super) fn deregister(&mut self, key: &Key, purge: bool) -> Value {
+    /// Stops a job or removes it.
+    pub(super) fn deregister(&mut self, key: &Key, how: Deregister) -> Value {
+        let purge = how == Deregister::Purge;
         let Some(job) = self.jobs.get(key) else {
             return json!({
                 "EvalCreateIndex": 0, "EvalID": "", "Index": 0, "JobModifyIndex": 0, "KnownLeader": false,

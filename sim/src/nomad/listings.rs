@@ -14,6 +14,7 @@ use super::{
     state::Namespace,
     variables, view,
 };
+use crate::nomad::variables::Shows;
 
 /// The maximum number of cached lists.
 const MOST_LISTS: usize = 32;
@@ -253,8 +254,11 @@ impl Nomad {
             .filter(|(key, _)| exchange.access.variable(&key.0, &key.1, "list"))
             .map(|(key, variable)| Item {
                 token: format!("{}.{}", key.0, key.1),
-                datum: Box::new(move || variables::json(variable, false, true)),
-                shown: Box::new(move || text(&variables::json(variable, false, exchange.access.all))),
+                datum: Box::new(move || variables::json(variable, Shows::NO_ITEMS)),
+                shown: Box::new(move || {
+                    let shows = Shows { items: false, lock: exchange.access.all };
+                    text(&variables::json(variable, shows))
+                }),
             });
         let (list, next) = page(exchange, items.collect(), false)?;
         Ok(Reply::text(200, "application/json", list).query(self.tables.variables.max(1)).next(next))

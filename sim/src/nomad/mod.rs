@@ -46,7 +46,7 @@ use std::{
 use bytes::Bytes;
 pub use gotime::Nanos;
 use jiff::Timestamp;
-pub use operator::StartFailure;
+pub use operator::{Processes, StartFailure};
 pub use options::{
     Delays, Exit, JobPolicy, LiveTask, NamespaceRules, Node, Options, Policy, TaskEvent, Token, TokenKind,
     VariableRule,

@@ -14,6 +14,7 @@ use super::{
     request::{Exchange, Handled, Refusal, Reply},
     state::{NodeState, TaskPhase},
 };
+use crate::nomad::jobs::Deregister;
 
 /// Why a process cannot be started.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +26,15 @@ pub struct StartFailure {
 }
 
 const RESTART: &str = "User requested running tasks to restart";
+
+/// What becomes of the processes of an agent that restarts without its data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Processes {
+    /// They end with it.
+    End,
+    /// It was killed: they continue and belong to nobody.
+    Continue,
+}
 
 impl Nomad {
     /// A node joins. If the name exists, its capacity is replaced and its allocations stay.
@@ -162,15 +172,21 @@ impl Nomad {
             .collect()
     }
 
-    /// Whether the servers have a leader. Without one, nearly everything is refused and nothing is scheduled.
-    pub fn set_leader(&mut self, leader: bool, now: Timestamp) {
+    /// The servers lose their leader. Without one, nearly everything is refused and nothing is scheduled.
+    pub fn lose_leader(&mut self, now: Timestamp) {
         const TEMPLATES_WAIT: Duration = Duration::from_secs(300);
         self.advance(now);
-        if self.leader && !leader {
+        if self.leader {
             self.leaderless_since = self.now;
             self.later(TEMPLATES_WAIT, Due::TemplatesFail { since: self.now });
         }
-        if leader && !self.leader {
+        self.leader = false;
+    }
+
+    /// The servers elect a leader.
+    pub fn elect_leader(&mut self, now: Timestamp) {
+        self.advance(now);
+        if !self.leader {
             // A new leader restarts every lock's TTL, and does not know about delays.
             self.lock_delays.clear();
             let keys: Vec<super::Key> = self.variables.keys().cloned().collect();
@@ -184,14 +200,13 @@ impl Nomad {
                 self.at(expires, Due::Lock(key));
             }
         }
-        self.leader = leader;
+        self.leader = true;
     }
 
-    /// A `-dev` agent restarts without data: its index goes back. Its processes are gone. If it was killed, they are
-    /// `orphans`: they continue and belong to nobody.
-    pub fn restart_empty(&mut self, orphans: bool, now: Timestamp) {
+    /// A `-dev` agent restarts without data: its index goes back.
+    pub fn restart_empty(&mut self, processes: Processes, now: Timestamp) {
         self.advance(now);
-        if !orphans {
+        if processes == Processes::End {
             for id in self.allocations.keys().cloned().collect::<Vec<_>>() {
                 self.vanish(&id);
             }
@@ -217,13 +232,13 @@ impl Nomad {
     /// Someone purges a job.
     pub fn purge_job(&mut self, namespace: &str, id: &str, now: Timestamp) {
         self.advance(now);
-        self.deregister(&(namespace.to_owned(), id.to_owned()), true);
+        self.deregister(&(namespace.to_owned(), id.to_owned()), Deregister::Purge);
     }
 
     /// Someone stops a job.
     pub fn stop_job(&mut self, namespace: &str, id: &str, now: Timestamp) {
         self.advance(now);
-        self.deregister(&(namespace.to_owned(), id.to_owned()), false);
+        self.deregister(&(namespace.to_owned(), id.to_owned()), Deregister::Stop);
     }
 
     /// `nomad system gc`: dead jobs and their allocations are removed, variables stay.

@@ -118,8 +118,23 @@ pub fn check_path(path: &str) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// A variable in the API's format. Only management tokens can see the lock.
-pub fn json(variable: &Variable, items: bool, lock: bool) -> Value {
+/// What a response shows of a variable besides its metadata.
+#[derive(Clone, Copy, Debug)]
+pub struct Shows {
+    pub items: bool,
+    /// Only management tokens can see the lock.
+    pub lock: bool,
+}
+
+impl Shows {
+    pub const ALL: Shows = Shows { items: true, lock: true };
+    /// A list's row.
+    pub const NO_ITEMS: Shows = Shows { items: false, lock: true };
+}
+
+/// A variable in the API's format.
+pub fn json(variable: &Variable, shows: Shows) -> Value {
+    let Shows { items, lock } = shows;
     let mut object = Map::new();
     object.insert("CreateIndex".into(), json!(variable.create_index));
     object.insert("CreateTime".into(), json!(variable.create_time));
@@ -183,7 +198,7 @@ impl Nomad {
             held.ttl = DEFAULT_TTL;
             held.delay = DEFAULT_TTL;
         }
-        let answer = json(variable, true, true);
+        let answer = json(variable, Shows::ALL);
         self.variable_changed(&key.0, &key.1);
         Ok(answer)
     }
@@ -195,7 +210,7 @@ impl Nomad {
             let index = found.map_or(0, |variable| variable.modify_index);
             if index != wanted {
                 return Err(
-                    found.map_or_else(|| hidden(key), |variable| Conflict::Found(json(variable, true, true)))
+                    found.map_or_else(|| hidden(key), |variable| Conflict::Found(json(variable, Shows::ALL)))
                 );
             }
         }
@@ -256,7 +271,7 @@ impl Nomad {
         let expires = self.now.saturating_add(ttl.saturating_mul(2));
         let variable = self.store(key, wanted.items.unwrap_or_default());
         variable.lock = Some(Lock { id, ttl, delay, expires });
-        let answer = json(variable, true, true);
+        let answer = json(variable, Shows::ALL);
         self.at(expires, Due::Lock(key.clone()));
         self.variable_changed(&key.0, &key.1);
         Ok(answer)
@@ -278,7 +293,7 @@ impl Nomad {
         }
         lock.expires = now.saturating_add(lock.ttl.saturating_mul(2));
         let expires = lock.expires;
-        let answer = json(variable, false, true);
+        let answer = json(variable, Shows::NO_ITEMS);
         self.at(expires, Due::Lock(key.clone()));
         Ok(answer)
     }
@@ -298,7 +313,7 @@ impl Nomad {
         }
         variable.lock = None;
         variable.modify_index = index;
-        let answer = json(variable, false, true);
+        let answer = json(variable, Shows::NO_ITEMS);
         self.index = index;
         self.tables.variables = index;
         Ok(answer)

@@ -101,7 +101,7 @@ impl History {
     /// A registration is removed, if it exists and is not busy.
     pub fn removes_registration(&mut self, world: &World, place: &Place, id: u64) {
         let Some(runner) = world.github.runner(id).filter(|runner| runner.job.is_none()) else { return };
-        let variable = world.nomad.variable(&place.namespace, &format!("nomad/jobs/{}", runner.name));
+        let variable = place.variable(world, &runner.name);
         let carries = |(made, configuration): &(u64, String)| {
             *made != id
                 || variable.is_some_and(|variable| variable.items.values().any(|item| item == configuration))
@@ -277,7 +277,7 @@ impl History {
     ) -> Option<&'static str> {
         let name = report.action.runner();
         let removals = || self.registrations.iter().filter(|removal| removal.name == name);
-        let job = world.nomad.job(&place.namespace, name);
+        let job = place.job(world, name);
         let is_alive = |look: &Look| look.state != RunnerState::Dead;
         let read = self.read(name).filter(|_| how.are_so);
         match (&report.action, &report.outcome) {
@@ -308,12 +308,11 @@ impl History {
                 removals().any(once).then_some("and nobody asked again for the lost answer")
             }
             (Action::Stop(stop), Outcome::Done(Done::Performed)) => {
+                let is_told = self.ended.contains(name) || job.is_none_or(|job| job.stop);
                 let started = read.is_some_and(|look| look.started && !look.spent && is_alive(look));
                 let present = how.are_so && self.listed.get(name) == Some(&Listed::Connected);
                 match stop.consent {
-                    _ if job.is_some_and(|job| !job.stop) && !self.ended.contains(name) => {
-                        Some("and it is not told to stop")
-                    }
+                    _ if !is_told => Some("and it is not told to stop"),
                     Consent::NeverStarted if started => Some("and it had started"),
                     Consent::Unregistered if present => Some("and it was connected"),
                     _ => None,
@@ -323,15 +322,12 @@ impl History {
                 if how.are_so =>
             {
                 let said = matches!(report.outcome, Outcome::Done(Done::Connected));
-                let listed = self.listed.get(name);
-                listed
-                    .is_some_and(|listed| (*listed == Listed::Connected) != said)
-                    .then_some("which is not so")
+                let differs = |listed: &Listed| (*listed == Listed::Connected) != said;
+                self.listed.get(name).is_some_and(differs).then_some("which is not so")
             }
             (Action::CleanUp(clean_up), Outcome::Done(Done::Performed)) => {
-                let left =
-                    clean_up.repository.is_some() && how.are_so && how.of_all && self.has_stayed(world, name);
-                left.then_some("and its registration has stayed")
+                let is_sure = clean_up.repository.is_some() && how.are_so && how.of_all;
+                (is_sure && self.has_stayed(world, name)).then_some("and its registration has stayed")
             }
             (Action::Purge(_), Outcome::Done(Done::Performed)) => {
                 let alive = read.is_some_and(is_alive);
@@ -339,7 +335,7 @@ impl History {
                 if alive { Some("and it was alive") } else { is_there.then_some("and it is there") }
             }
             (Action::RemoveOrphan(remove), Outcome::Done(Done::Performed)) => match remove.orphan {
-                Orphan::Variable { .. } => read.is_some().then_some("and its runner is there"),
+                Orphan::Variable(_) => read.is_some().then_some("and its runner is there"),
                 Orphan::Registration { .. } => read.is_some_and(is_alive).then_some("and its runner lives"),
             },
             _ => None,

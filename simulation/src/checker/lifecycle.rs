@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::{
-    deployment::{NAMESPACE, Place, meta_of_job},
+    deployment::{ELSEWHERE, NAMESPACE, Place, meta_of_job},
     faults::{labels::is_servable, settings::Mode},
 };
 
@@ -137,8 +137,7 @@ pub fn has_job(world: &World, live: &LiveRunner) -> bool {
 /// The processes of runners, except for those that have lost their job to another of the same name.
 pub fn processes<'a>(world: &'a World, place: &'a Place) -> impl Iterator<Item = LiveRunner> + 'a {
     world.live_runners().into_iter().filter(|live| {
-        world.nomad.job(&place.namespace, &live.nomad_job).is_none()
-            || allocation_of(world, place, live).is_some()
+        place.job(world, &live.nomad_job).is_none() || allocation_of(world, place, live).is_some()
     })
 }
 
@@ -163,7 +162,7 @@ pub fn allocations<'a>(
     place: &'a Place,
     name: &'a str,
 ) -> impl Iterator<Item = &'a nomad::Allocation> {
-    world.nomad.allocations_of(&place.namespace, name)
+    world.nomad.allocations_of(place.namespace_of(world, name), name)
 }
 
 /// Whether an allocation was lost with its node.
@@ -308,7 +307,7 @@ impl Lifecycle {
         self.idle_since = looks_idle.then(|| self.idle_since.unwrap_or(now));
         self.supplies = available || (looks_idle && process.is_some_and(|live| has_job(world, live)));
         self.placed |= allocations(world, place, name).next().is_some();
-        let job = world.nomad.job(&place.namespace, name);
+        let job = place.job(world, name);
         let is_dead = job.is_none_or(|job| !is_live(world, place, job));
         self.is_back |= job.is_some() && self.gone_since.is_some();
         if !is_dead && self.dead_since.is_some() {
@@ -331,7 +330,7 @@ fn demand(world: &World) -> BTreeMap<Group, usize> {
 
 /// Whether a runner could take its job now or soon.
 fn is_available(world: &World, place: &Place, mode: Mode, name: &str, process: Option<&LiveRunner>) -> bool {
-    let Some(job) = world.nomad.job(&place.namespace, name) else { return false };
+    let Some(job) = place.job(world, name) else { return false };
     let mut seen = false;
     let mut running = false;
     for allocation in allocations(world, place, name) {
@@ -376,5 +375,6 @@ fn is_available(world: &World, place: &Place, mode: Mode, name: &str, process: O
 
 /// Whether a runner's variable exists.
 pub fn has_variable(world: &World, name: &str) -> bool {
-    world.nomad.variable(NAMESPACE, &format!("nomad/jobs/{name}")).is_some()
+    let path = format!("nomad/jobs/{name}");
+    [NAMESPACE, ELSEWHERE].into_iter().any(|namespace| world.nomad.variable(namespace, &path).is_some())
 }

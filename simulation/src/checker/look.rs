@@ -30,7 +30,7 @@ pub struct Look {
 /// All our runners with a job.
 pub fn looks(world: &World, place: &Place, lifecycles: &Lifecycles) -> BTreeMap<String, Look> {
     let look = |(name, lifecycle): (&String, &Lifecycle)| {
-        let job = world.nomad.job(&place.namespace, name)?;
+        let job = place.job(world, name)?;
         let needs_variable = !job.meta.get(META)?.contains("\"access_token\"");
         let look = look(world, place, job, needs_variable && !has_variable(world, name));
         Some((name.clone(), Look { deployment: lifecycle.deployment.clone(), ..look }))

@@ -1,5 +1,6 @@
 //! Checks the invariants of docs/architecture.md against the world's true state, at every step and request.
 
+mod elsewhere;
 mod history;
 mod lifecycle;
 mod look;
@@ -34,7 +35,7 @@ use stops::Known;
 
 use super::secrets::secret_in;
 use crate::{
-    deployment::{GITHUB_TOKEN, PREFIX, Place, is_planted, is_strange},
+    deployment::{GITHUB_TOKEN, PREFIX, Place, is_elsewhere, is_planted, is_strange},
     faults::{
         answers::HOSTILE,
         kind::FaultKind,
@@ -72,6 +73,8 @@ pub struct Checker {
     quiet: bool,
     /// Only GitHub's lists are slow, so the Nomad side must be prompt.
     slow: bool,
+    /// Only the namespace of one class's runners fails, so the others must be served.
+    only_elsewhere_fails: bool,
     /// Responses are correct, and one daemon acts all the time.
     steady: bool,
     looked_up: BTreeMap<String, Timestamp>,
@@ -125,6 +128,7 @@ impl Checker {
             told: scenario.settings.hints && scenario.nomad.event_buffer > 0,
             quiet: prompt::is_quiet(scenario),
             slow: prompt::is_slow(scenario),
+            only_elsewhere_fails: prompt::fails_elsewhere(scenario),
             steady: slack(scenario) <= SignedDuration::from_secs(15) && !scenario.replicas,
             looked_up: BTreeMap::new(),
             asked_for: BTreeMap::new(),
@@ -221,7 +225,7 @@ fn sender(request: &Request<Bytes>) -> usize {
 fn slack(scenario: &Scenario) -> SignedDuration {
     use Trouble::{Lag, Stall};
     let slow = scenario.faults.iter().any(|fault| match fault {
-        FaultKind::Exchange(_) | FaultKind::Leaderless | FaultKind::Deaths => true,
+        FaultKind::Exchange(_) | FaultKind::Leaderless | FaultKind::Deaths | FaultKind::Namespaces => true,
         fault if fault.is_of_replicas() => true,
         // A run that is not listed yet is not followed yet.
         FaultKind::RunLag => true,
@@ -233,6 +237,100 @@ fn slack(scenario: &Scenario) -> SignedDuration {
         (true, false) => 300,
         (false, false) => 15,
     })
+}
+
+impl Checker {
+    /// A daemon reads a list or looks for a runner.
+    fn read(&mut self, world: &World, side: Side, request: &Request<Bytes>, now: Timestamp) {
+        let who = sender(request);
+        match list(request) {
+            // A further page starts nothing, and the other namespace is read together with the own.
+            Some(List::Jobs) if is_elsewhere(request) => self.sights.begins_elsewhere(who),
+            Some(List::Jobs) if request.uri().query().is_some_and(|query| query.contains("next_token=")) => {}
+            Some(List::Jobs) => {
+                self.looked[who].jobs = Some(now);
+                self.sights.begins(who, world, now);
+            }
+            Some(List::Allocations) => {
+                keep(&mut self.looked[who].allocations, LISTS, now);
+                // An allocation that ends without a process and is to be replaced causes no other event.
+                self.lifecycles.update(world, &self.place, self.mode, now);
+            }
+            _ => {}
+        }
+        if self.quiet && side == Side::GitHub && request.uri().path().ends_with("/actions/runners") {
+            let name = subject(None, side, request).unwrap_or_default();
+            self.looks_up(world, &name, now);
+            self.asked_for.insert(name, now);
+        }
+    }
+
+    /// No write is about a job that was planted.
+    fn look_for_planted(&mut self, world: &World, side: Side, request: &Request<Bytes>, now: Timestamp) {
+        let about = subject(Some(world), side, request);
+        let about = about.map(|name| percent_decode_str(&name).decode_utf8_lossy().into_owned());
+        // Something that belongs to an earlier runner of the name may still be removed.
+        let is_planted = |name: &str| {
+            let gives = request.method() != Method::DELETE && request.uri().path() != "/v1/jobs";
+            gives && self.place.job(world, name).is_some_and(is_planted)
+        };
+        if about.is_some_and(|name| is_strange(&name) || is_planted(&name)) {
+            self.wrong(
+                now,
+                format!("a planted job is taken for ours: {} {}", request.method(), request.uri()),
+            );
+        }
+    }
+
+    /// A daemon changes something in Nomad.
+    fn written_to_nomad(&mut self, world: &World, request: &Request<Bytes>, now: Timestamp) {
+        let path = percent_decode_str(request.uri().path()).decode_utf8_lossy().into_owned();
+        let query = request.uri().query().unwrap_or_default();
+        match request.method().as_str() {
+            "DELETE" if path.starts_with("/v1/job/") => {
+                let name = path.trim_start_matches("/v1/job/").to_owned();
+                let known = Known {
+                    looked: self.looked(world, request, now),
+                    unstarted: self.sights.has_read_unstarted(request, &name),
+                    removed: self.sights.has_removed(request, &name),
+                };
+                self.deregisters(world, &name, query.contains("purge=true"), known, now);
+            }
+            "DELETE" if path.starts_with("/v1/var/nomad/jobs/") => {
+                let name = path.trim_start_matches("/v1/var/nomad/jobs/").to_owned();
+                self.sights.does(request, |history| history.removes_variable(world, &name));
+                self.deletes_variable(world, &name, self.looked(world, request, now), now);
+            }
+            "DELETE" if reruns::is_mark(&path) => {}
+            "DELETE" => self.wrong(now, format!("{path} is deleted")),
+            "PUT" if path == "/v1/jobs" => {
+                self.registers(world, request, now);
+            }
+            "PUT" if replicas::is_lock(&path) => {}
+            "PUT" if path.starts_with("/v1/var/") && !query.split('&').any(|pair| pair == "cas=0") => {
+                self.wrong(now, format!("{path} is written without cas=0"));
+            }
+            "PUT" if path.starts_with("/v1/var/nomad/jobs/") => {
+                self.gets_secret(world, path.trim_start_matches("/v1/var/nomad/jobs/"), now);
+            }
+            _ => {}
+        }
+    }
+
+    /// A daemon changes something at GitHub.
+    fn written_to_github(&mut self, world: &World, request: &Request<Bytes>, now: Timestamp) {
+        let path = percent_decode_str(request.uri().path()).decode_utf8_lossy().into_owned();
+        match request.method().as_str() {
+            "POST" if path.ends_with("/rerun") => self.reruns(world, &path, now),
+            "DELETE" => {
+                if let Some(id) = removed_registration(Side::GitHub, request) {
+                    self.sights.does(request, |history| history.removes_registration(world, &self.place, id));
+                    self.deletes_registration(world, id, now);
+                }
+            }
+            _ => {}
+        }
+    }
 }
 
 impl Watch for Checker {
@@ -256,84 +354,16 @@ impl Watch for Checker {
             self.acted_at = now;
         }
         if request.method() == Method::GET {
-            let who = sender(request);
-            match list(request) {
-                // A further page starts nothing.
-                Some(List::Jobs)
-                    if request.uri().query().is_some_and(|query| query.contains("next_token=")) => {}
-                Some(List::Jobs) => {
-                    self.looked[who].jobs = Some(now);
-                    self.sights.begins(who, world, now);
-                }
-                Some(List::Allocations) => {
-                    keep(&mut self.looked[who].allocations, LISTS, now);
-                    // An allocation that ends without a process and is to be replaced causes no other event.
-                    self.lifecycles.update(world, &self.place, self.mode, now);
-                }
-                _ => {}
-            }
-            if self.quiet && side == Side::GitHub && request.uri().path().ends_with("/actions/runners") {
-                let name = subject(None, side, request).unwrap_or_default();
-                self.looks_up(world, &name, now);
-                self.asked_for.insert(name, now);
-            }
+            self.read(world, side, request, now);
             return;
         }
         self.look_for_secrets(side, request, now);
-        let about = subject(Some(world), side, request);
-        let about = about.map(|name| percent_decode_str(&name).decode_utf8_lossy().into_owned());
-        // Something that belongs to an earlier runner of the name may still be removed.
-        let is_planted = |name: &str| {
-            let gives = request.method() != Method::DELETE && request.uri().path() != "/v1/jobs";
-            gives && world.nomad.job(&self.place.namespace, name).is_some_and(is_planted)
-        };
-        if about.is_some_and(|name| is_strange(&name) || is_planted(&name)) {
-            self.wrong(
-                now,
-                format!("a planted job is taken for ours: {} {}", request.method(), request.uri()),
-            );
-        }
+        self.look_for_planted(world, side, request, now);
         // An allocation that ends without a process causes no event.
         self.lifecycles.update(world, &self.place, self.mode, now);
-        let path = percent_decode_str(request.uri().path()).decode_utf8_lossy().into_owned();
-        let query = request.uri().query().unwrap_or_default();
-        match (side, request.method().as_str()) {
-            (Side::Nomad, "DELETE") if path.starts_with("/v1/job/") => {
-                let name = path.trim_start_matches("/v1/job/").to_owned();
-                let known = Known {
-                    looked: self.looked(world, request, now),
-                    unstarted: self.sights.has_read_unstarted(request, &name),
-                    removed: self.sights.has_removed(request, &name),
-                };
-                self.deregisters(world, &name, query.contains("purge=true"), known, now);
-            }
-            (Side::Nomad, "DELETE") if path.starts_with("/v1/var/nomad/jobs/") => {
-                let name = path.trim_start_matches("/v1/var/nomad/jobs/").to_owned();
-                self.sights.does(request, |history| history.removes_variable(world, &name));
-                self.deletes_variable(world, &name, self.looked(world, request, now), now);
-            }
-            (Side::Nomad, "DELETE") if reruns::is_mark(&path) => {}
-            (Side::Nomad, "DELETE") => self.wrong(now, format!("{path} is deleted")),
-            (Side::GitHub, "POST") if path.ends_with("/rerun") => self.reruns(world, &path, now),
-            (Side::Nomad, "PUT") if path == "/v1/jobs" => {
-                self.registers(world, request, now);
-            }
-            (Side::Nomad, "PUT") if replicas::is_lock(&path) => {}
-            (Side::Nomad, "PUT")
-                if path.starts_with("/v1/var/") && !query.split('&').any(|pair| pair == "cas=0") =>
-            {
-                self.wrong(now, format!("{path} is written without cas=0"));
-            }
-            (Side::Nomad, "PUT") if path.starts_with("/v1/var/nomad/jobs/") => {
-                self.gets_secret(world, path.trim_start_matches("/v1/var/nomad/jobs/"), now);
-            }
-            (Side::GitHub, "DELETE") => {
-                if let Some(id) = removed_registration(side, request) {
-                    self.sights.does(request, |history| history.removes_registration(world, &self.place, id));
-                    self.deletes_registration(world, id, now);
-                }
-            }
-            _ => {}
+        match side {
+            Side::Nomad => self.written_to_nomad(world, request, now),
+            Side::GitHub => self.written_to_github(world, request, now),
         }
     }
 
@@ -362,7 +392,7 @@ impl Watch for Checker {
             && let Some(list) = list(request)
             && !is_large(world)
         {
-            self.sights.answers(sender(request), list, world, &self.place, &self.lifecycles);
+            self.sights.answers(request, list, world, &self.place, &self.lifecycles);
         }
         if side == Side::Nomad
             && request.method() == Method::DELETE
@@ -408,30 +438,37 @@ impl Watch for Checker {
         self.stuck.look(world, now);
         self.is_prompt(world, now);
         self.is_warm(world, now);
+        self.serves_the_others(world, now);
         self.is_passed_over(world, now);
     }
 }
 
+/// The repository of a live runner's own job.
+fn own_repository(world: &World, live: &LiveRunner) -> Option<u64> {
+    Some(world.github.job(live.job_id?)?.repository)
+}
+
+/// Whether the repository of its job is gone.
+fn is_gone(world: &World, live: &LiveRunner) -> bool {
+    own_repository(world, live)
+        .is_none_or(|id| world.github.repository(id).is_none_or(|repository| repository.deleted))
+}
+
+/// Whether a runner got its credentials while another repository had the deleted one's name. It waits there for a job
+/// with its labels. While that repository has active runs, the only thing known about the deleted one is that it is
+/// gone.
+fn is_strayed(world: &World, live: &LiveRunner) -> bool {
+    let scope = live.runner.and_then(|id| world.github.runner(id)).map(|runner| runner.scope);
+    let elsewhere = match scope {
+        Some(RegisteredAt::Repository(id)) => own_repository(world, live).is_some_and(|own| own != id),
+        Some(RegisteredAt::Organization(_)) => true,
+        None => false,
+    };
+    elsewhere && is_gone(world, live)
+}
+
 /// What remains that should be gone or done after all trouble is over.
 pub fn left_over(world: &World, place: &Place, sights: &Sights) -> Vec<String> {
-    // Under another name, GitHub cannot say whether a runner is busy, so it stays until it has had a job. A runner
-    // that hangs and whose repository is gone stays too, because nobody can say that it is not busy.
-    let own = |live: &LiveRunner| Some(world.github.job(live.job_id?)?.repository);
-    let is_gone = |live: &LiveRunner| {
-        own(live).is_none_or(|id| world.github.repository(id).is_none_or(|repository| repository.deleted))
-    };
-    // A runner that got its credentials while another repository had the deleted one's name waits there for a job
-    // with its labels. While that repository has active runs, the only thing known about the deleted one is that it
-    // is gone.
-    let is_strayed = |live: &LiveRunner| {
-        let scope = live.runner.and_then(|id| world.github.runner(id)).map(|runner| runner.scope);
-        let elsewhere = match scope {
-            Some(RegisteredAt::Repository(id)) => own(live).is_some_and(|own| own != id),
-            Some(RegisteredAt::Organization(_)) => true,
-            None => false,
-        };
-        elsewhere && is_gone(live)
-    };
     // If the agent and the daemon forgot everything at once, what they knew belongs to another deployment.
     let path = format!("githubrunner/{PREFIX}/instance");
     let deployment = world.nomad.variable(&place.namespace, &path);
@@ -447,11 +484,11 @@ pub fn left_over(world: &World, place: &Place, sights: &Sights) -> Vec<String> {
     // A runner that someone registered again with the seal of a key that the agent has forgotten since belongs to
     // nobody. Alive, it takes up room; dead, it is just left alone, together with anything that has its name.
     let is_nobodys = |name: &str| {
-        let job = world.nomad.job(&place.namespace, name);
+        let job = place.job(world, name);
         job.is_some_and(|job| sights.is_of_a_forgotten_key(world, job))
     };
     let takes_room = |name: &str| {
-        let job = world.nomad.job(&place.namespace, name);
+        let job = place.job(world, name);
         job.is_some_and(|job| lifecycle::is_live(world, place, job))
     };
     let waiting_again = world.nomad.allocations().filter(waits_again);
@@ -460,9 +497,11 @@ pub fn left_over(world: &World, place: &Place, sights: &Sights) -> Vec<String> {
         .live_runners()
         .into_iter()
         .filter(|live| {
+            // Under another name, GitHub cannot say whether a runner is busy, so it stays until it has had a job. A
+            // runner that hangs and whose repository is gone stays too, because nobody can say that it is not busy.
             place.renamed && live.phase == Phase::Listening
-                || live.phase == Phase::Stuck && is_gone(live)
-                || live.phase == Phase::Listening && is_strayed(live)
+                || live.phase == Phase::Stuck && is_gone(world, live)
+                || live.phase == Phase::Listening && is_strayed(world, live)
         })
         .map(|live| live.nomad_job)
         .chain(waiting_again)
@@ -488,7 +527,7 @@ pub fn left_over(world: &World, place: &Place, sights: &Sights) -> Vec<String> {
     let is_deleted = |id: u64| world.github.repository(id).is_some_and(|repository| repository.deleted);
     let is_unsure = place.repositories.iter().any(|id| is_deleted(*id));
     let is_kept = |name: &String| {
-        let Some(job) = world.nomad.job(&place.namespace, name) else { return false };
+        let Some(job) = place.job(world, name) else { return false };
         // A runner that has had a process and waits for credentials again was started by hand.
         let was_started = lifecycle::had_process(world, place, name);
         let is_idle = !world.live_runners().iter().any(|live| live.nomad_job == *name);
@@ -506,6 +545,12 @@ pub fn left_over(world: &World, place: &Place, sights: &Sights) -> Vec<String> {
             left.push(format!("variable {}", variable.path));
         }
     }
+    left.extend(registrations_left(world, place, ours));
+    left
+}
+
+/// The registrations that should be gone.
+fn registrations_left(world: &World, place: &Place, ours: impl Fn(&str) -> bool) -> Vec<String> {
     // A repository that takes no jobs is not polled. GitHub removes a runner that never connects within a
     // day.
     let takes_none = |scope: &RegisteredAt| match scope {
@@ -521,8 +566,6 @@ pub fn left_over(world: &World, place: &Place, sights: &Sights) -> Vec<String> {
     let is_lost = |runner: u64| processes.iter().any(|live| live.runner == Some(runner) && is_unknown(live));
     let registrations = world.github.runners().filter(|runner| !takes_none(&runner.scope));
     let registrations = registrations.filter(|runner| !(runner.online && is_lost(runner.id)));
-    for runner in registrations.filter(|runner| ours(&runner.name)) {
-        left.push(format!("registration {}", runner.name));
-    }
-    left
+    let ours = registrations.filter(|runner| ours(&runner.name));
+    ours.map(|runner| format!("registration {}", runner.name)).collect()
 }

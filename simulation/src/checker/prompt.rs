@@ -57,10 +57,10 @@ const FLOODED: SignedDuration = SignedDuration::from_secs(60);
 /// Since when something has been in a state that must not last.
 #[derive(Default)]
 pub struct Waits {
-    groups: BTreeMap<Group, Timestamp>,
+    pub(super) groups: BTreeMap<Group, Timestamp>,
     secrets: BTreeMap<String, Timestamp>,
     variables: BTreeMap<String, Timestamp>,
-    dead: BTreeMap<String, Timestamp>,
+    pub(super) dead: BTreeMap<String, Timestamp>,
     /// Dead, and no longer needed for counting attempts.
     useless: BTreeMap<String, Timestamp>,
     /// Jobs that a younger one has overtaken, and when.
@@ -75,6 +75,13 @@ pub(super) fn is_quiet(scenario: &Scenario) -> bool {
 /// Whether only GitHub's lists are slow.
 pub(super) fn is_slow(scenario: &Scenario) -> bool {
     is_quiet_but(scenario, Some(Trouble::SlowPages)) && !is_quiet(scenario)
+}
+
+/// Whether only the namespace of one class's runners fails. It holds nobody else, unless a cap counts them.
+pub(super) fn fails_elsewhere(scenario: &Scenario) -> bool {
+    scenario.has(FaultKind::Namespaces)
+        && is_quiet_but(scenario, Some(Trouble::Namespace))
+        && scenario.settings.caps == [None; 3]
 }
 
 fn is_quiet_but(scenario: &Scenario, trouble: Option<Trouble>) -> bool {
@@ -92,7 +99,11 @@ fn is_quiet_but(scenario: &Scenario, trouble: Option<Trouble>) -> bool {
         FaultKind::SlowStarts,
     ];
     let is_harmless = |fault: &FaultKind| {
-        harmless.contains(fault) || trouble.is_some_and(|t| *fault == FaultKind::Exchange(t))
+        let is_it = |trouble| match trouble {
+            Trouble::Namespace => *fault == FaultKind::Namespaces,
+            other => *fault == FaultKind::Exchange(other),
+        };
+        harmless.contains(fault) || trouble.is_some_and(is_it)
     };
     // If many share a cap, places are freed and taken all the time, and waits are long.
     scenario.repositories.len() <= 3
@@ -119,7 +130,7 @@ fn is_quiet_but(scenario: &Scenario, trouble: Option<Trouble>) -> bool {
 }
 
 /// Records since when something has been so. Returns for how long.
-fn lasts<K: Ord + Clone>(
+pub(super) fn lasts<K: Ord + Clone>(
     since: &mut BTreeMap<K, Timestamp>,
     of: &K,
     is_so: bool,
@@ -161,7 +172,7 @@ impl Checker {
         };
         // If nothing exists, `loop` determines when Nomad is observed next.
         let is_alive = |name: &String| {
-            let job = world.nomad.job(&self.place.namespace, name);
+            let job = self.place.job(world, name);
             job.is_some_and(|job| is_live(world, &self.place, job))
         };
         if !self.lifecycles.iter().any(|(name, _)| is_alive(name)) {
@@ -178,7 +189,7 @@ impl Checker {
         let mut waits = std::mem::take(&mut self.waits);
         let mut late = Vec::new();
         for (name, lifecycle) in self.lifecycles.iter() {
-            let job = world.nomad.job(&self.place.namespace, name);
+            let job = self.place.job(world, name);
             let live = job.is_some_and(|job| is_live(world, &self.place, job));
             let waits_for_secret = live
                 && !self.stuck.are_refused(lifecycle.group.0, now)
@@ -219,20 +230,24 @@ impl Checker {
             return;
         }
         let mut waits = std::mem::take(&mut self.waits);
-        let mut late: Vec<String> = Vec::new();
-        let (mut all, mut of_repository, mut of_group) = (0, BTreeMap::new(), BTreeMap::new());
-        let mut supply: BTreeMap<&Group, usize> = BTreeMap::new();
+        let mut late = self.runners_go_on(&mut waits, world, now);
+        late.extend(self.jobs_get_runners(&mut waits, world, now));
+        late.extend(self.the_older_go_first(&mut waits, world, now));
+        self.waits = waits;
+        late.extend(self.lasting_surplus(world, now));
+        late.extend(self.waits_for_room(world, now));
+        for what in late {
+            self.wrong(now, what);
+        }
+    }
+
+    /// Runners that wait for credentials, or are dead and have not been removed, for too long.
+    fn runners_go_on(&self, waits: &mut Waits, world: &World, now: Timestamp) -> Vec<String> {
+        let mut late = Vec::new();
         let soon = self.soon();
         for (name, lifecycle) in self.lifecycles.iter() {
-            let job = world.nomad.job(&self.place.namespace, name);
+            let job = self.place.job(world, name);
             let live = job.is_some_and(|job| is_live(world, &self.place, job));
-            if live {
-                all += 1;
-                *of_repository.entry(lifecycle.group.0).or_insert(0) += 1;
-                *of_group.entry(&lifecycle.group).or_insert(0) += 1;
-            }
-            let supplies = lifecycle.supplies && lifecycle.warm.is_none();
-            *supply.entry(&lifecycle.group).or_default() += usize::from(supplies);
             let has_variable = has_variable(world, name);
             let wants_secret = live
                 && !self.stuck.are_refused(lifecycle.group.0, now)
@@ -280,11 +295,29 @@ impl Checker {
                 late.push(format!("{name} is dead and not purged for {lasted}"));
             }
         }
+        late
+    }
+
+    /// Groups that have fewer runners than jobs for too long, though no cap is reached.
+    fn jobs_get_runners(&self, waits: &mut Waits, world: &World, now: Timestamp) -> Vec<String> {
+        let mut late = Vec::new();
+        let soon = self.soon();
+        let (mut all, mut of_repository, mut of_group) = (0, BTreeMap::new(), BTreeMap::new());
+        let mut supply: BTreeMap<&Group, usize> = BTreeMap::new();
+        for (name, lifecycle) in self.lifecycles.iter() {
+            if self.place.job(world, name).is_some_and(|job| is_live(world, &self.place, job)) {
+                all += 1;
+                *of_repository.entry(lifecycle.group.0).or_insert(0) += 1;
+                *of_group.entry(&lifecycle.group).or_insert(0) += 1;
+            }
+            let supplies = lifecycle.supplies && lifecycle.warm.is_none();
+            *supply.entry(&lifecycle.group).or_default() += usize::from(supplies);
+        }
         let mut demand: BTreeMap<Group, usize> = BTreeMap::new();
         // New jobs arrive all the time; one that has existed for two passes must have a runner.
         let known = world.github_time(now) - soon;
         let old = world.github.jobs().filter(|job| job.queued_at < known);
-        for job in old.filter(|job| self.wants_runner(&waits, world, job, now)) {
+        for job in old.filter(|job| self.wants_runner(waits, world, job, now)) {
             *demand.entry(group_of_job(job)).or_default() += 1;
         }
         waits.groups.retain(|group, _| demand.contains_key(group));
@@ -308,6 +341,12 @@ impl Checker {
                 ));
             }
         }
+        late
+    }
+
+    /// Jobs that have no runner although one was started for a younger job of their group.
+    fn the_older_go_first(&self, waits: &mut Waits, world: &World, now: Timestamp) -> Vec<String> {
+        let mut late = Vec::new();
         waits.overtaken.retain(|job, (at, by)| {
             let has_own = self
                 .lifecycles
@@ -320,16 +359,11 @@ impl Checker {
             }
             !has_own && !is_over
         });
-        self.waits = waits;
-        late.extend(self.lasting_surplus(world, now));
-        late.extend(self.waits_for_room(world, now));
-        for what in late {
-            self.wrong(now, what);
-        }
+        late
     }
 
     /// Whether a runner should be started for a job, as far as attempts are concerned.
-    fn wants_runner(&self, waits: &Waits, world: &World, job: &Job, now: Timestamp) -> bool {
+    pub(super) fn wants_runner(&self, waits: &Waits, world: &World, job: &Job, now: Timestamp) -> bool {
         if job.status != Status::Queued || !is_servable(&job.labels) {
             return false;
         }
@@ -339,7 +373,7 @@ impl Checker {
             .filter(|(_, lifecycle)| lifecycle.job_id == job.id)
             .max_by_key(|(_, f)| f.attempt);
         let Some((name, lifecycle)) = last else { return true };
-        let Some(job) = world.nomad.job(&self.place.namespace, name) else { return true };
+        let Some(job) = self.place.job(world, name) else { return true };
         // A runner that has died since the last check has died just now.
         let died = waits.dead.get(name).copied().unwrap_or(now);
         is_live(world, &self.place, job) || now.duration_since(died) >= signed(wait_after(lifecycle.attempt))
@@ -385,7 +419,7 @@ impl Checker {
             lifecycle.available && since(lifecycle.idle_since, long) && since(lifecycle.surplus_since, long)
         })?;
         let (waits, _) = self.lifecycles.iter().find(|(name, lifecycle)| {
-            let job = world.nomad.job(&self.place.namespace, name);
+            let job = self.place.job(world, name);
             !lifecycle.placed
                 && lifecycle.surplus_since.is_none()
                 && lifecycle.warm.is_none()
@@ -454,7 +488,7 @@ impl Checker {
             let unplaced = self.lifecycles.iter().any(|(name, lifecycle)| {
                 lifecycle.group == group
                     && !lifecycle.placed
-                    && world.nomad.job(&self.place.namespace, name).is_some_and(|job| job.stop)
+                    && self.place.job(world, name).is_some_and(|job| job.stop)
             });
             let same = group == group_of_job(started_for);
             if older

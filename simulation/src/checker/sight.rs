@@ -31,7 +31,7 @@ use super::{
 };
 use crate::{
     checker::look::{Look, look, looks},
-    deployment::{NAMESPACE, PREFIX, Place, is_planted, meta_of_job},
+    deployment::{ELSEWHERE, NAMESPACE, PREFIX, Place, is_elsewhere, is_planted, meta_of_job},
     faults::{
         kind::FaultKind,
         mishap::Mishap,
@@ -90,12 +90,15 @@ const ASKED_AGAIN_WITHIN: Duration = Duration::from_secs(600);
 /// Whether each runner of a repository was alive; `None` for one that was being started, and is shown as if it existed.
 type Shown = BTreeMap<String, Option<bool>>;
 
+/// Our runners when each list was answered.
+type Lists = BTreeMap<List, BTreeMap<String, Look>>;
+
 #[derive(Default)]
 struct Sight {
     /// When the pass began.
     began: Option<Timestamp>,
-    /// Our runners when each list was answered.
-    runners: BTreeMap<List, BTreeMap<String, Look>>,
+    /// Our runners when each list was answered: those in the own namespace, and those in the other one.
+    runners: [Lists; 2],
     /// Since when its requests belong to actions that are still in progress.
     floor: Option<Timestamp>,
     /// The actions in progress, and when the passes began that planned them.
@@ -178,7 +181,7 @@ impl Sights {
     pub fn begins(&self, who: usize, world: &World, now: Timestamp) {
         let mut inner = self.inner();
         let sight = &mut inner[who];
-        sight.runners.clear();
+        sight.runners[0].clear();
         sight.began = Some(now);
         for repository in world.github.repositories().filter(|repository| repository.deleted) {
             sight.deleted.entry(repository.id).or_insert(now);
@@ -187,6 +190,11 @@ impl Sights {
             sight.floor = Some(now);
             sight.history = History::default();
         }
+    }
+
+    /// A daemon begins to read the other namespace, together with the own.
+    pub fn begins_elsewhere(&self, who: usize) {
+        self.inner()[who].runners[1].clear();
     }
 
     /// A daemon reads or writes its deployment ID. Returns what is wrong with that.
@@ -202,10 +210,19 @@ impl Sights {
     }
 
     /// One of the lists is answered.
-    pub fn answers(&self, who: usize, list: List, world: &World, place: &Place, lifecycles: &Lifecycles) {
+    pub fn answers(
+        &self,
+        request: &Request<Bytes>,
+        list: List,
+        world: &World,
+        place: &Place,
+        lifecycles: &Lifecycles,
+    ) {
         if self.answers.are_so {
+            let elsewhere = is_elsewhere(request);
             let mut looks = looks(world, place, lifecycles);
-            let shown = &mut self.inner()[who].runners;
+            looks.retain(|name, _| (place.namespace_of(world, name) == ELSEWHERE) == elsewhere);
+            let shown = &mut self.inner()[sender(request)].runners[usize::from(elsewhere)];
             // A runner that changed between two pages of one list may be on either.
             if let Some(before) = shown.get(&list) {
                 looks.retain(|name, look| before.get(name) == Some(look));
@@ -230,7 +247,7 @@ impl Sights {
         let Some(name) = subject(Some(world), Side::Nomad, request) else { return };
         match path {
             "/v1/jobs" | "/v1/allocations" => {
-                let job = world.nomad.job(&place.namespace, &name);
+                let job = place.job(world, &name);
                 let look = job.map(|job| look(world, place, job, false));
                 self.does(request, |history| history.reads(&name, path == "/v1/jobs", look));
             }
@@ -283,11 +300,17 @@ impl Sights {
         }
         let Some(nomad) = &observation.nomad else { return wrong };
         let is_nobodys = |name: &str| {
-            let job = world.nomad.job(&place.namespace, name);
+            let job = place.job(world, name);
             job.is_none_or(|job| is_planted(job) || self.is_of_a_forgotten_key(world, job))
         };
         let is_changing = |name: &str| pass.under_way.iter().any(|action| action.runner() == name);
-        wrong.extend(runners_seen_wrongly(nomad, &sight.runners, is_nobodys, is_changing));
+        for (at, shown) in sight.runners.iter().enumerate() {
+            // Nobody has seen what is in an unseen namespace.
+            if at == 0 && nomad.unseen(None).is_none() || at == 1 && nomad.unseen.keys().all(Option::is_none)
+            {
+                wrong.extend(runners_seen_wrongly(nomad, shown, is_nobodys, is_changing));
+            }
+        }
         let fresh = |view: &&RepositoryView| matches!(view.listing, Listing::Fresh { .. });
         if observation.repositories.values().any(|view| fresh(&view)) {
             for runner in nomad.runners.iter().filter(|runner| runner.ownership == Ownership::Ours) {
@@ -298,7 +321,7 @@ impl Sights {
                 }
             }
         }
-        let since_planned = pass.applied_at.saturating_sub(pass.planned_at);
+        let since_planned = pass.applied_at.since(pass.planned_at);
         for (id, view) in observation.repositories.iter().filter(|(_, view)| fresh(view)) {
             let Some(ago) = pass.fresh.get(id) else {
                 wrong.push(format!("nobody knows when {id} was listed"));
@@ -340,7 +363,7 @@ impl Sights {
                 (before, now) => before != now,
             })
         };
-        let since_planned = pass.applied_at.saturating_sub(pass.planned_at);
+        let since_planned = pass.applied_at.since(pass.planned_at);
         let mut wrong = Vec::new();
         for (id, ago) in &pass.fresh {
             let began = now - signed(*ago + since_planned);
@@ -471,7 +494,7 @@ fn is_astray(view: &RepositoryView, world: &World, began: Timestamp) -> bool {
 /// If all three lists showed the same state, the daemon must have seen it so.
 fn runners_seen_wrongly(
     nomad: &NomadView,
-    shown: &BTreeMap<List, BTreeMap<String, Look>>,
+    shown: &Lists,
     is_nobodys: impl Fn(&str) -> bool,
     is_changing: impl Fn(&str) -> bool,
 ) -> Vec<String> {

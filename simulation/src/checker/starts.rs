@@ -23,7 +23,7 @@ use super::{
     sender,
 };
 use crate::{
-    deployment::{META, meta_of},
+    deployment::{ELSEWHERE, META, meta_of},
     faults::{
         kind::FaultKind,
         labels::is_servable,
@@ -55,7 +55,7 @@ impl Checker {
         let Some(job_id) = meta["job_id"].as_u64() else {
             return self.wrong(now, format!("{name} has no job_id in its Meta: {meta}"));
         };
-        if world.nomad.job(&self.place.namespace, name).is_some() {
+        if self.place.job(world, name).is_some() {
             return;
         }
         match world.github.job(job_id) {
@@ -76,7 +76,7 @@ impl Checker {
             // If the agent and the daemon forgot everything at once, what they knew belongs to another
             // deployment.
             let two_lead = self.leases.two_may_lead(world, now);
-            let job = world.nomad.job(&self.place.namespace, other);
+            let job = self.place.job(world, other);
             // An old list may still show a runner as dead that was purged and registered again since.
             let is_unseen = self.has(FaultKind::Exchange(Trouble::Lag))
                 && !self.is_so_for_long(Some(lifecycle.registered_at), now);
@@ -139,7 +139,7 @@ impl Checker {
         let at_hand = self.lifecycles.open().filter(|(name, lifecycle)| {
             let settled = self.is_so_for_long(Some(lifecycle.registered_at), now)
                 && self.is_so_for_long(lifecycle.unavailable_at, now);
-            let job = world.nomad.job(&self.place.namespace, name);
+            let job = self.place.job(world, name);
             // GitHub may no longer know a runner that someone restored.
             lifecycle.group == group
                 && lifecycle.warm.is_none()
@@ -253,9 +253,7 @@ impl Checker {
             return;
         }
         // An old listing may show the last runner's earlier death.
-        if world.nomad.job(&self.place.namespace, last).is_none()
-            || self.has(FaultKind::Exchange(Trouble::Lag))
-        {
+        if self.place.job(world, last).is_none() || self.has(FaultKind::Exchange(Trouble::Lag)) {
             return;
         }
         let ended = allocations(world, &self.place, last).flat_map(|allocation| &allocation.tasks);
@@ -299,14 +297,18 @@ impl Checker {
             late || was_replaced_since(world, &self.place, name, looked)
         };
         let is_live = |name: &str| {
-            let job = world.nomad.job(&self.place.namespace, name);
+            let job = self.place.job(world, name);
             // A runner that someone registered again with the seal of a forgotten key belongs to nobody, and
             // takes no place.
             let is_ours = |job: &&nomad::Job| !self.sights.is_of_a_forgotten_key(world, job);
             job.filter(is_ours).is_some_and(|job| is_live(world, &self.place, job))
         };
         let of_deployment = self.lifecycles.open().filter(|(_, other)| other.deployment == own.deployment);
-        let live = of_deployment.filter(|(name, lifecycle)| is_live(name) && !unseen(name, lifecycle));
+        // A daemon that has not seen them since its start does not count them.
+        let uncounted =
+            |name: &str| self.has(FaultKind::Namespaces) && self.place.namespace_of(world, name) == ELSEWHERE;
+        let live = of_deployment
+            .filter(|(name, lifecycle)| is_live(name) && !unseen(name, lifecycle) && !uncounted(name));
         // An organization's warm runner belongs to none of its repositories.
         let is_shared = |lifecycle: &Lifecycle| lifecycle.warm.is_some() && self.settings.access.organization;
         let live: Vec<(&Group, bool)> =

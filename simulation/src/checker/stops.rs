@@ -50,7 +50,7 @@ impl Checker {
     ) {
         let Some(lifecycle) = self.lifecycles.get(name) else {
             // A runner of nomadtools is purged when it is dead, and again after a lost response.
-            let job = world.nomad.job(&self.place.namespace, name);
+            let job = self.place.job(world, name);
             let of_nomadtools =
                 |job: &nomad::Job| job.meta.get(META).is_some_and(|meta| !meta.contains("instance"));
             // An old listing may still show it as dead; or the request takes effect when Nomad has placed it
@@ -111,7 +111,7 @@ impl Checker {
 
     /// A runner that could still be given a job is not stopped.
     fn has_consent(&self, world: &World, name: &str, now: Timestamp) {
-        let job = world.nomad.job(&self.place.namespace, name);
+        let job = self.place.job(world, name);
         let address = job.and_then(name_of_repository);
         let meaning = address.and_then(|address| world.github.meaning(&address));
         // If another repository has its repository's name, or had it when the daemon asked, it is not found.
@@ -207,19 +207,7 @@ impl Checker {
             return;
         }
         let patience = signed(patience.max(Duration::from_secs(5))) - SignedDuration::from_secs(2);
-        let waiting = self.lifecycles.iter().filter(|(pending, lifecycle)| {
-            !lifecycle.placed
-                && lifecycle.gone_since.is_none()
-                && !long(lifecycle.surplus_since)
-                && now.duration_since(lifecycle.registered_at) >= patience
-                && is_placeable(&lifecycle.group.1)
-                && world.nomad.job(&self.place.namespace, pending).is_some_and(|job| !job.stop)
-        });
-        let held = self.held(world, patience, now).count();
-        let leaving = world.nomad.jobs().filter(|job| {
-            job.stop && self.lifecycles.contains_key(&job.id) && is_live(world, &self.place, job)
-        });
-        let (waiting, leaving) = (waiting.count() + held, leaving.count());
+        let (waiting, leaving) = self.waiting_and_leaving(world, patience, now);
         if waiting <= leaving {
             let what = format!("{name} makes room: {waiting} wait for it, and {leaving} leave already");
             self.wrong(now, what);
@@ -238,14 +226,31 @@ impl Checker {
         }
     }
 
+    /// How many have waited for room for this long, and how many are leaving.
+    fn waiting_and_leaving(&self, world: &World, patience: SignedDuration, now: Timestamp) -> (usize, usize) {
+        let soon = self.soon();
+        let waiting = self.lifecycles.iter().filter(|(pending, lifecycle)| {
+            !lifecycle.placed
+                && lifecycle.gone_since.is_none()
+                && lifecycle.surplus_since.is_none_or(|since| now.duration_since(since) <= soon)
+                && now.duration_since(lifecycle.registered_at) >= patience
+                && is_placeable(&lifecycle.group.1)
+                && self.place.job(world, pending).is_some_and(|job| !job.stop)
+        });
+        let held = self.held(world, patience, now).count();
+        let leaving = world.nomad.jobs().filter(|job| {
+            job.stop && self.lifecycles.contains_key(&job.id) && is_live(world, &self.place, job)
+        });
+        (waiting.count() + held, leaving.count())
+    }
+
     /// Whether it has made no progress for so long that it yields its place: to another group that is waiting for one,
     /// or, if its task does not start, to its own job's next attempt.
     pub(super) fn may_yield(&self, world: &World, name: &str, lifecycle: &Lifecycle, now: Timestamp) -> bool {
         let long = |since: Timestamp, minutes: i64| {
             now.duration_since(since) >= SignedDuration::from_secs(60 * minutes - 10)
         };
-        let is_live =
-            |name: &String| world.nomad.job(&self.place.namespace, name).is_some_and(|job| !job.stop);
+        let is_live = |name: &String| self.place.job(world, name).is_some_and(|job| !job.stop);
         // Two leave for one, or the first one's place was taken before the second one left. A runner that was placed
         // since the pass was waiting then. So was one that was told to leave in the same pass because the placed
         // runners of its group are stuck too.
@@ -377,7 +382,7 @@ impl Checker {
         self.is_gone_for(SignedDuration::from_secs(55), name, "variable", now);
         // A process without its job has lost it to a purge; and Nomad may have replaced what the daemon saw as
         // dead.
-        let has_job = world.nomad.job(&self.place.namespace, name).is_some();
+        let has_job = self.place.job(world, name).is_some();
         let live = allocations(world, &self.place, name).any(|allocation| !allocation.client_terminal());
         // The data that was read shows whether it came back before the last check.
         let is_back =

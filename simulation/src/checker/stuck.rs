@@ -91,7 +91,7 @@ impl Checker {
             return;
         }
         let is_alive = |name: &String| {
-            let job = world.nomad.job(&self.place.namespace, name);
+            let job = self.place.job(world, name);
             job.is_some_and(|job| !job.stop && is_live(world, &self.place, job))
         };
         let jobs_ghost = |job_id: u64| world.github.job(job_id).is_some_and(|job| is_ghost(world, job));

@@ -19,9 +19,9 @@ use super::{
     races::{HELD_FOR, Held},
 };
 use crate::{
-    deployment::Place,
+    deployment::{Place, is_elsewhere},
     faults::{
-        nemesis::Nemesis,
+        nemesis::{DeathWhen, Nemesis},
         races::{Interfere, Race},
         subject::subject,
         trouble::{Episode, Trouble},
@@ -393,6 +393,26 @@ impl Faults {
         }
     }
 
+    /// What happens to requests to the other namespace, the same during a whole episode.
+    fn fails_elsewhere(&mut self, now: Timestamp) -> Option<Verdict> {
+        let fits = |episode: &&Episode| {
+            episode.trouble == Trouble::Namespace && episode.from <= now && now < episode.until
+        };
+        let kind = self.episodes.iter().find(fits)?.from.as_second() % 4;
+        self.hit(Side::Nomad, now, &[Trouble::Namespace])?;
+        Some(match kind {
+            0 | 1 => {
+                self.say("is refused in this namespace");
+                Verdict::status(403, "Permission denied")
+            }
+            2 => self.error(Side::Nomad),
+            _ => {
+                self.say("stalls in this namespace");
+                Verdict::Stall
+            }
+        })
+    }
+
     fn error(&mut self, side: Side) -> Verdict {
         let status = [500, 502, 503, 504][self.rng.random_range(0..4)];
         self.say(format!("answers {status}"));
@@ -493,6 +513,12 @@ impl Fault for Faults {
         if let Some(verdict) = self.of_a_follower(side, request, now) {
             return verdict;
         }
+        if side == Side::Nomad
+            && is_elsewhere(request)
+            && let Some(verdict) = self.fails_elsewhere(now)
+        {
+            return verdict;
+        }
         use Trouble::{JitConflict, JitInvalid, LargePages, Late, SlowPages};
         let own: &[Trouble] = match request.method() {
             method if *method == Method::GET && answers::is_large_page(request) => &[LargePages, SlowPages],
@@ -545,7 +571,7 @@ impl Fault for Faults {
         {
             keep(&mut self.registered, MOST_KEPT, (name, request.body().clone()));
         }
-        if self.nemesis(request).dies_at(request, true) {
+        if self.nemesis(request).dies_at(request, DeathWhen::AfterEffect) {
             self.say("is the last of a daemon, with effect");
             return Verdict::Stall;
         }

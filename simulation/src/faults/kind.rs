@@ -81,6 +81,8 @@ pub enum FaultKind {
     UnassignedJobs,
     /// The tasks of one repository's runners take very long to start.
     SlowStarts,
+    /// The namespace of one class's runners cannot be read or changed for a while.
+    Namespaces,
     /// With two daemons, the leader dies, as in `Deaths`.
     LeaderDies,
     /// It is told to end.
@@ -133,6 +135,7 @@ impl FaultKind {
                 FaultKind::RefusedRunners,
                 FaultKind::UnassignedJobs,
                 FaultKind::SlowStarts,
+                FaultKind::Namespaces,
                 FaultKind::LeaderDies,
                 FaultKind::LeaderExits,
                 FaultKind::LeaderPauses,

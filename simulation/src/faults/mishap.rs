@@ -3,10 +3,10 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use bytes::Bytes;
-use githubrunner::model::{JobId, Repository, RepositoryId, runner_name};
+use githubrunner::model::{JobId, runner_name};
 use githubrunner_sim::{
     github::{JobSpec, Leave, Reach, RegisteredAt, Registration, Status},
-    nomad::{Exit, StartFailure},
+    nomad::{Exit, Processes, StartFailure},
     world::{Phase, World},
 };
 use hyper::{Method, Request};
@@ -37,7 +37,7 @@ pub enum Mishap {
     /// The agent restarts without its state.
     RestartEmpty {
         /// It was killed: the processes continue, and nobody knows about them.
-        orphans: bool,
+        processes: Processes,
     },
     /// `nomad system gc`.
     Collect,
@@ -148,17 +148,8 @@ pub enum Mishap {
 /// The name and the Meta of the next attempt, with this one's seal.
 fn next_attempt(own: &Value) -> Option<(String, Value)> {
     let (job, attempt) = (own["job_id"].as_u64()?, u32::try_from(own["attempt"].as_u64()?).ok()? + 1);
-    let (owner, name) = own["repo_url"].as_str()?.strip_prefix("https://github.com/")?.split_once('/')?;
-    let repository = Repository {
-        id: RepositoryId(own["repo_id"].as_u64()?),
-        owner: owner.to_owned(),
-        name: name.to_owned(),
-        html_url: String::new(),
-        archived: false,
-        disabled: false,
-        visibility: githubrunner::model::Visibility::default(),
-    };
-    let name = runner_name(PREFIX, own["instance"].as_str()?, &repository, JobId(job), attempt);
+    let repository = own["repo_url"].as_str()?.strip_prefix("https://github.com/")?;
+    let name = runner_name(PREFIX, own["instance"].as_str()?, None, repository, JobId(job), attempt);
     let mut meta = own.clone();
     (meta["attempt"], meta[MARK]) = (json!(attempt), json!(true));
     Some((name, meta))
@@ -237,9 +228,12 @@ fn nodes_suffer(world: &mut World, mishap: &Mishap, now: Timestamp) -> Option<St
             world.nomad.drain(&node, *deadline, at_nomad);
             Some(format!("node {node} is drained within {deadline:?}"))
         }
-        Mishap::RestartEmpty { orphans } => {
-            world.nomad.restart_empty(*orphans, at_nomad);
-            let what = if *orphans { "is killed; its processes go on, and it" } else { "restarts and" };
+        Mishap::RestartEmpty { processes } => {
+            world.nomad.restart_empty(*processes, at_nomad);
+            let what = match processes {
+                Processes::Continue => "is killed; its processes go on, and it",
+                Processes::End => "restarts and",
+            };
             Some(format!("the agent {what} has forgotten everything"))
         }
         Mishap::Collect => {
@@ -247,11 +241,11 @@ fn nodes_suffer(world: &mut World, mishap: &Mishap, now: Timestamp) -> Option<St
             Some("nomad system gc".into())
         }
         Mishap::LeaderLost => {
-            world.nomad.set_leader(false, at_nomad);
+            world.nomad.lose_leader(at_nomad);
             Some("the servers have no leader".into())
         }
         Mishap::LeaderBack => {
-            world.nomad.set_leader(true, at_nomad);
+            world.nomad.elect_leader(at_nomad);
             Some("the servers have a leader".into())
         }
         _ => None,
@@ -265,16 +259,18 @@ fn runners_suffer(world: &mut World, mishap: &Mishap, place: &Place, now: Timest
         Mishap::Purge { pick } | Mishap::Stop { pick } => {
             let job = chosen(&world.our_jobs(place), *pick)?;
             if matches!(mishap, Mishap::Purge { .. }) {
-                world.nomad.purge_job(&place.namespace, &job, at_nomad);
+                let namespace = place.namespace_of(world, &job).to_owned();
+                world.nomad.purge_job(&namespace, &job, at_nomad);
                 Some(format!("somebody purges {job}"))
             } else {
-                world.nomad.stop_job(&place.namespace, &job, at_nomad);
+                let namespace = place.namespace_of(world, &job).to_owned();
+                world.nomad.stop_job(&namespace, &job, at_nomad);
                 Some(format!("somebody stops {job}"))
             }
         }
         Mishap::StopAllocation { pick } | Mishap::RestartAllocation { pick } => {
             let ours = world.nomad.allocations().filter(|allocation| {
-                allocation.namespace == place.namespace
+                place.covers(&allocation.namespace)
                     && place.ours(&allocation.job_id)
                     && !allocation.terminal()
                     && matches!(allocation.client_status, "pending" | "running")
@@ -293,10 +289,11 @@ fn runners_suffer(world: &mut World, mishap: &Mishap, place: &Place, now: Timest
         Mishap::DeleteVariable { pick } => {
             let ours = world.nomad.variables().filter(|variable| {
                 let name = variable.path.strip_prefix("nomad/jobs/");
-                variable.namespace == place.namespace && name.is_some_and(|name| place.ours(name))
+                place.covers(&variable.namespace) && name.is_some_and(|name| place.ours(name))
             });
-            let path = chosen(&ours.map(|variable| variable.path.clone()).collect::<Vec<_>>(), *pick)?;
-            world.nomad.delete_variable(&place.namespace, &path, at_nomad);
+            let ours = ours.map(|variable| (variable.namespace.clone(), variable.path.clone()));
+            let (namespace, path) = chosen(&ours.collect::<Vec<_>>(), *pick)?;
+            world.nomad.delete_variable(&namespace, &path, at_nomad);
             Some(format!("somebody deletes the variable {path}"))
         }
         Mishap::OutOfMemory { pick } | Mishap::Crash { pick, .. } => {
@@ -369,7 +366,7 @@ fn neighbours_come(world: &mut World, mishap: &Mishap, place: &Place, now: Times
         }
         Mishap::HostileMeta { pick } => {
             let name = chosen(&world.our_jobs(place), *pick)?;
-            let own = meta_of_job(world.nomad.job(&place.namespace, &name)?);
+            let own = meta_of_job(place.job(world, &name)?);
             let registered = hostile_metas(&own).into_iter().enumerate().filter(|(number, meta)| {
                 let job = strange_job(&format!("{STRANGER}\u{202e}{number:02}"), &json!({ META: meta }));
                 world.put_job(place, &job, now)
@@ -377,8 +374,8 @@ fn neighbours_come(world: &mut World, mishap: &Mishap, place: &Place, now: Times
             let registered = registered.count();
             // Only its seal distinguishes it from ours: it has the next attempt's name, and everything that
             // belongs into its Meta.
-            let next = next_attempt(&own)
-                .filter(|(name, _)| world.nomad.job(&place.namespace, name).is_none() && place.ours(name));
+            let next =
+                next_attempt(&own).filter(|(name, _)| place.job(world, name).is_none() && place.ours(name));
             let planted = next.is_some_and(|(name, meta)| {
                 let job = strange_job(&name, &json!({ META: meta.to_string() }));
                 world.put_job(place, &job, now)
@@ -405,7 +402,7 @@ fn neighbours_come(world: &mut World, mishap: &Mishap, place: &Place, now: Times
         Mishap::PlantedJob { pick } => {
             let ours = world.our_jobs(place);
             let name = ours.get(pick % ours.len().max(1))?;
-            let mut spec = (*world.nomad.job(&place.namespace, name)?.spec).clone();
+            let mut spec = (*place.job(world, name)?.spec).clone();
             spec["ID"] = json!(PLANTED);
             spec["Name"] = json!(PLANTED);
             world
@@ -625,12 +622,12 @@ impl Suffer for World {
         let ours = self
             .nomad
             .jobs()
-            .filter(|job| job.namespace == place.namespace && place.ours(&job.id) && !is_planted(job));
+            .filter(|job| place.covers(&job.namespace) && place.ours(&job.id) && !is_planted(job));
         ours.map(|job| job.id.clone()).collect()
     }
 
     fn planted_jobs(&self, place: &Place) -> Vec<String> {
-        let planted = self.nomad.jobs().filter(|job| job.namespace == place.namespace && is_planted(job));
+        let planted = self.nomad.jobs().filter(|job| place.covers(&job.namespace) && is_planted(job));
         planted.map(|job| job.id.clone()).collect()
     }
 
@@ -662,7 +659,8 @@ impl Suffer for World {
             }
         }
         for name in self.planted_jobs(place) {
-            self.nomad.purge_job(&place.namespace, &name, self.nomad_time(now));
+            let namespace = place.namespace_of(self, &name).to_owned();
+            self.nomad.purge_job(&namespace, &name, self.nomad_time(now));
         }
         // If GitHub cannot say whether a runner is busy, only its owner can end one that hangs.
         self.options_mut().hangs = 0.0;

@@ -5,8 +5,6 @@
 //! changes of the world itself; [`scenario`] derives a whole run from one seed. Each fault takes one unit from a
 //! [`Budget`], so that a run can be shortened: the shortest prefix that still fails is the most useful.
 
-#![warn(clippy::too_many_lines)]
-
 pub mod answers;
 mod draw;
 pub mod exchange;

@@ -45,9 +45,18 @@ enum Dying {
     Never,
     After {
         writes: usize,
-        with_effect: bool,
+        when: DeathWhen,
     },
     Now,
+}
+
+/// When a daemon dies at a write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeathWhen {
+    /// Before it takes effect.
+    BeforeEffect,
+    /// After it has taken effect, without the response.
+    AfterEffect,
 }
 
 /// How a daemon is cut off from Nomad.
@@ -60,9 +69,9 @@ pub enum Cut {
 }
 
 impl Nemesis {
-    /// It dies at the write after this many others, which takes effect or not.
-    pub fn die_after(&self, writes: usize, with_effect: bool) {
-        self.change(|state| state.dying = Dying::After { writes, with_effect });
+    /// It dies at the write after this many others.
+    pub fn die_after(&self, writes: usize, when: DeathWhen) {
+        self.change(|state| state.dying = Dying::After { writes, when });
     }
 
     /// It is suspended at the write after this many others, which takes effect a while later.
@@ -116,7 +125,7 @@ impl Nemesis {
             Some(Cut::Silent) => return Some((Verdict::Stall, "is not heard")),
             None => {}
         }
-        if self.dies_at(request, false) {
+        if self.dies_at(request, DeathWhen::BeforeEffect) {
             return Some((Verdict::Stall, "is the last of a daemon, without effect"));
         }
         match state.pause.filter(|_| request.method() != Method::GET) {
@@ -133,19 +142,19 @@ impl Nemesis {
         }
     }
 
-    /// Whether it dies at this request, before or after its effect.
-    pub(super) fn dies_at(&self, request: &Request<Bytes>, effect: bool) -> bool {
+    /// Whether it dies at this request.
+    pub(super) fn dies_at(&self, request: &Request<Bytes>, at: DeathWhen) -> bool {
         if request.method() == Method::GET {
             return false;
         }
         match self.get().dying {
-            Dying::After { writes: 0, with_effect } if with_effect == effect => {
+            Dying::After { writes: 0, when } if when == at => {
                 self.change(|state| (state.dying, state.told) = (Dying::Now, Some(Told::Dies)));
                 self.0.told.notify_one();
                 true
             }
-            Dying::After { writes, with_effect } if writes > 0 && effect => {
-                self.change(|state| state.dying = Dying::After { writes: writes - 1, with_effect });
+            Dying::After { writes, when } if writes > 0 && at == DeathWhen::AfterEffect => {
+                self.change(|state| state.dying = Dying::After { writes: writes - 1, when });
                 false
             }
             _ => false,

@@ -137,7 +137,10 @@ impl Interfere for World {
         let now = self.clock.now();
         let at_nomad = self.nomad_time(now);
         let done = match turn {
-            Turn::Starts => self.nomad.start_now(&place.namespace, &name, at_nomad).then_some("starts"),
+            Turn::Starts => {
+                let namespace = place.namespace_of(self, &name).to_owned();
+                self.nomad.start_now(&namespace, &name, at_nomad).then_some("starts")
+            }
             Turn::Connects => self.connect_now(&name, SHORTEST_START_UP).then_some("connects"),
             Turn::StartsAgain => {
                 self.start_again(place, &name, now).then_some("is started again by somebody")
@@ -153,12 +156,12 @@ impl Interfere for World {
     }
 
     fn stopped(&self, place: &Place) -> Option<String> {
-        let is_ours = |job: &&Job| job.namespace == place.namespace && place.ours(&job.id);
+        let is_ours = |job: &&Job| place.covers(&job.namespace) && place.ours(&job.id);
         self.nomad.jobs().filter(is_ours).find(|job| is_over(job)).map(|job| job.id.clone())
     }
 
     fn start_again(&mut self, place: &Place, name: &str, now: Timestamp) -> bool {
-        let job = self.nomad.job(&place.namespace, name).filter(|job| is_over(job));
+        let job = place.job(self, name).filter(|job| is_over(job));
         let Some(job) = job else { return false };
         let mut spec = (*job.spec).clone();
         spec["Stop"] = json!(false);
@@ -166,7 +169,7 @@ impl Interfere for World {
     }
 
     fn register_again(&mut self, place: &Place, name: &str, body: &Value, now: Timestamp) -> bool {
-        if self.nomad.job(&place.namespace, name).is_some() {
+        if place.job(self, name).is_some() {
             return false;
         }
         // If its job has another runner by now, there would be two, and nobody could prevent it.

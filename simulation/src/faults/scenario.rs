@@ -5,21 +5,24 @@ use std::{collections::BTreeSet, time::Duration};
 use githubrunner_sim::{
     fault::Side,
     github::{self, Conclusion, JobSpec, Status},
-    nomad::{self, Delays, Node},
+    nomad::{self, Delays, Node, Processes},
     world,
 };
 use jiff::{SignedDuration, Timestamp};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 use super::{mishap::Mishap, settings::settings};
-use crate::faults::{
-    draw::seconds,
-    kind::FaultKind,
-    labels::{LABELS, UNPLACEABLE},
-    nemesis::Cut,
-    races::{Race, Turn},
-    settings::{Entries, Settings, Warm},
-    trouble::{Episode, Trouble},
+use crate::{
+    deployment::{ELSEWHERE, NAMESPACE},
+    faults::{
+        draw::seconds,
+        kind::FaultKind,
+        labels::{LABELS, UNPLACEABLE},
+        nemesis::{Cut, DeathWhen},
+        races::{Race, Turn},
+        settings::{Entries, Settings, Warm},
+        trouble::{Episode, Trouble},
+    },
 };
 
 /// When a daemon dies.
@@ -32,7 +35,7 @@ pub enum DeathAt {
         /// This many are survived.
         after: usize,
         /// The last one takes effect.
-        with_effect: bool,
+        when: DeathWhen,
     },
 }
 
@@ -293,6 +296,10 @@ impl Scenario {
         let pick = rng.random_range(0..64usize);
         match fault {
             FaultKind::Exchange(trouble) => self.trouble(trouble, rng),
+            FaultKind::Namespaces => {
+                (self.settings.classes.on, self.settings.classes.elsewhere) = (true, true);
+                self.trouble(Trouble::Namespace, rng);
+            }
             FaultKind::Flood => {
                 let at = self.times(rng)[0];
                 let repository = self.repositories.len() - 1;
@@ -361,8 +368,8 @@ impl Scenario {
                 self.mishap(later(rng), Mishap::NodesBack);
             }
             FaultKind::RestartsEmpty => {
-                let orphans = rng.random_bool(0.3);
-                self.mishap(at, Mishap::RestartEmpty { orphans });
+                let processes = if rng.random_bool(0.3) { Processes::Continue } else { Processes::End };
+                self.mishap(at, Mishap::RestartEmpty { processes });
             }
             FaultKind::SlowImages => {
                 self.mishap(at, Mishap::SlowImages(Duration::from_secs(rng.random_range(60..=600))));
@@ -488,7 +495,12 @@ impl Scenario {
             FaultKind::Deaths | FaultKind::LeaderDies => {
                 let death = match rng.random_range(0..3) {
                     0 => DeathAt::Poll(rng.random_range(0..400)),
-                    _ => DeathAt::Write { after: rng.random_range(0..6), with_effect: rng.random_bool(0.5) },
+                    _ => {
+                        let after = rng.random_range(0..6);
+                        let effect = rng.random_bool(0.5);
+                        let when = if effect { DeathWhen::AfterEffect } else { DeathWhen::BeforeEffect };
+                        DeathAt::Write { after, when }
+                    }
                 };
                 let (cut, down) = (rng.random_bool(0.5), seconds(rng, 1, 90));
                 self.happenings.push((at, Happening::Death { at: death, cut, down }));
@@ -613,7 +625,7 @@ fn cluster(rng: &mut StdRng, seed: u64) -> nomad::Options {
         seed,
         nodes,
         delays,
-        namespaces: vec!["runners".into()],
+        namespaces: vec![NAMESPACE.into(), ELSEWHERE.into()],
         lean: true,
         ..nomad::Options::default()
     }

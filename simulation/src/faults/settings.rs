@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use rand::{RngExt, rngs::StdRng};
 
-use crate::faults::draw::seconds;
+use crate::{deployment::ELSEWHERE, faults::draw::seconds};
 
 /// The kind of credentials in a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -54,6 +54,8 @@ pub struct Classes {
     pub on: bool,
     /// `max_runners` of the class `big`.
     pub cap: Option<usize>,
+    /// The runners of the class `mem` are in another namespace.
+    pub elsewhere: bool,
 }
 
 impl Classes {
@@ -63,15 +65,32 @@ impl Classes {
             return String::new();
         }
         let cap = self.cap.unwrap_or(0);
+        let elsewhere =
+            if self.elsewhere { format!(", nomad: {{namespace: {ELSEWHERE}}}") } else { String::new() };
         format!(
-            "classes: [{{name: big, match: {{labels: big}}, max_runners: {cap}}}, {{name: mem, match: {{labels: sim mem}}}}]\n"
+            "classes: [{{name: big, match: {{labels: big}}, max_runners: {cap}}}, \
+             {{name: mem, match: {{labels: sim mem}}{elsewhere}}}]\n"
         )
+    }
+
+    /// Whether a group's runners are in the other namespace, by its comma-separated labels.
+    pub fn is_elsewhere(self, labels: &str) -> bool {
+        let mut labels = labels.split(',').map(str::to_lowercase);
+        self.on
+            && self.elsewhere
+            && !is_big(labels.clone())
+            && labels.any(|label| label.starts_with("sim mem"))
     }
 
     /// Whether a group's runners belong to the class with the cap, by its comma-separated labels.
     pub fn has_cap(self, labels: &str) -> bool {
-        self.on && labels.split(',').any(|label| label.to_lowercase().starts_with("big"))
+        self.on && is_big(labels.split(',').map(str::to_lowercase))
     }
+}
+
+/// Whether a job with these labels is of the class `big`.
+fn is_big(mut labels: impl Iterator<Item = String>) -> bool {
+    labels.any(|label| label.starts_with("big"))
 }
 
 /// An entry of `warm`.
@@ -208,7 +227,7 @@ pub(super) fn settings(rng: &mut StdRng) -> Settings {
     let drawn = settings.inactivity.as_millis();
     let on = drawn % 10 < 3;
     let cap = usize::try_from(drawn / 10 % 4).ok().filter(|cap| on && *cap > 0);
-    settings.classes = Classes { on, cap };
+    settings.classes = Classes { on, cap, elsewhere: on && drawn / 40 % 2 == 0 };
     let drawn = usize::try_from(drawn / 100).unwrap_or_default();
     settings.max_run_duration = (drawn % 8 == 0).then(|| Duration::from_secs(120 + drawn as u64 % 7 * 60));
     settings.rerun_lost = (drawn / 8 % 3 > 0).then(|| [1 + drawn % 2, 1 + drawn / 2 % 4]);

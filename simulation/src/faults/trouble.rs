@@ -72,6 +72,8 @@ pub enum Trouble {
     SlowPages,
     /// 500, 502 or 503 with a text that contains terminal commands, a forged log line and secrets.
     HostileErrors,
+    /// Requests to the namespace of one class's runners are refused, fail or stall. Only in `FaultKind::Namespaces`.
+    Namespace,
 }
 
 impl Trouble {
@@ -119,7 +121,7 @@ impl Trouble {
             | JitInvalid | JitLateError | RemovalAnswer | Part | Names | Secrets | LargePages | SlowPages => {
                 Some(Side::GitHub)
             }
-            NoLeader | Follower | LockAnswer => Some(Side::Nomad),
+            NoLeader | Follower | LockAnswer | Namespace => Some(Side::Nomad),
             _ => None,
         }
     }

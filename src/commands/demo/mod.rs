@@ -38,7 +38,7 @@ use super::{
     run::{beside, listen, listener},
     setup::{Environment, seed},
 };
-use crate::{config::Config, daemon::Signals, nomad::Nomad, status};
+use crate::{apply::ApplyMode, config::Config, daemon::Signals, nomad::Nomad, status};
 
 /// How often the table is updated.
 const TICK: Duration = Duration::from_millis(100);
@@ -138,12 +138,12 @@ impl Stage {
             Some(cluster) => {
                 let runner = self.directory.path().join("runner");
                 stand_in_for_the_runner(&runner)?;
-                Setup::new(self.config(&cluster.namespace, &cluster.prefix, page)?, env, false)?
+                Setup::new(self.config(&cluster.namespace, &cluster.prefix, page)?, env, ApplyMode::Perform)?
             }
             None => {
                 let address = serve(&self.shared, Side::Nomad).await?;
                 let env = move |name: &str| (name == "NOMAD_ADDR").then(|| address.clone());
-                Setup::new(self.config(SIMULATED_NAMESPACE, "demo", page)?, &env, false)?
+                Setup::new(self.config(SIMULATED_NAMESPACE, "demo", page)?, &env, ApplyMode::Perform)?
             }
         };
         let which = match cluster {
@@ -296,8 +296,8 @@ impl Director {
                     // A warm runner stays.
                     let others = view.runners.iter().filter(|runner| !self.board.is_warm(&runner.name));
                     self.left = others.map(|runner| format!("job {}", runner.name)).collect();
-                    let others = view.variables.iter().filter(|name| !self.board.is_warm(name));
-                    self.left.extend(others.map(|name| format!("variable nomad/jobs/{name}")));
+                    let others = view.variables.iter().filter(|variable| !self.board.is_warm(&variable.name));
+                    self.left.extend(others.map(|variable| format!("variable nomad/jobs/{}", variable.name)));
                     self.trouble = None;
                 }
                 Err(error) => self.trouble = Some(error.to_string()),

@@ -18,7 +18,7 @@ use super::{Exit, Setup, Style};
 use crate::{
     daemon::Pass,
     github::{GitHub, JobDetail, Refresh, Scope, Sought},
-    model::{HoldReason, JobStatus, RepoEntry, Repository, RepositoryView, Runner, RunnerState, WorkflowJob},
+    model::{HoldReason, JobStatus, RepoEntry, RepositoryView, Runner, RunnerState, WorkflowJob},
     plan::Policy,
     text::shown,
 };
@@ -161,7 +161,7 @@ fn whole(world: &World<'_>, view: &RepositoryView) -> Answer {
     jobs.sort_by_key(|job| (job.status != JobStatus::Queued, job.created_at, job.id));
     let is_of = |runner: &&Runner| {
         let is_told = runner.meta.job_id().is_some_and(|job| listed.iter().any(|listed| listed.id == job));
-        runner.is_live() && !is_told && runner.repository().full_name().eq_ignore_ascii_case(&name)
+        runner.is_live() && !is_told && runner.is_of(&name)
     };
     let runners: Vec<&Runner> =
         world.observation.nomad.iter().flat_map(|nomad| &nomad.runners).filter(is_of).collect();
@@ -235,7 +235,7 @@ async fn seen(github: &GitHub, policy: &Policy, pass: &Pass, target: &Target) ->
         Target::Runner(id) => runner.name == *id,
         Target::Job { id, .. } => runner.meta.job_id() == Some(*id),
         Target::Run { owner, name, .. } | Target::Repository { owner, name } => {
-            runner.repository().full_name().eq_ignore_ascii_case(&format!("{owner}/{name}"))
+            runner.is_of(&format!("{owner}/{name}"))
         }
     };
     let jobs = || pass.observation.repositories.values().flat_map(|view| view.listing.jobs());
@@ -243,11 +243,8 @@ async fn seen(github: &GitHub, policy: &Policy, pass: &Pass, target: &Target) ->
     let idle = runners.filter(|runner| runner.state == RunnerState::Running).filter(is_meant);
     let mut seen = BTreeMap::new();
     for runner in idle.filter(|runner| !is_busy(runner)).take(ASKED) {
-        let repository: Repository = runner.repository();
-        let scope = Scope::of(&repository, policy.class_named(runner.class()).organization());
-        if !scope.is_named() {
-            continue;
-        }
+        let Some(repository) = runner.repository() else { continue };
+        let scope = Scope::of(&repository, policy.class_named(runner.class()).level());
         let said = match github.find_runner(&scope, &runner.name).await {
             Ok(Sought::Found(found)) if found.is_connected() => Seen::Connected,
             Ok(Sought::Found(_)) => Seen::Offline,

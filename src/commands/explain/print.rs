@@ -40,7 +40,7 @@ pub(super) fn text(answer: &Answer, style: Style, out: &mut dyn Write) -> io::Re
 
 fn explain(explanation: &Explanation, style: Style, out: &mut dyn Write) -> io::Result<()> {
     let (word, mood) = match explanation.verdict {
-        Verdict::Served => ("well", Mood::Well),
+        Verdict::Served => ("nothing is wrong", Mood::Well),
         Verdict::OnItsWay => ("on its way", Mood::Works),
         Verdict::Held => ("HELD", Mood::Bad),
     };

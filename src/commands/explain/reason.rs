@@ -84,6 +84,7 @@ pub struct Meaning {
 }
 
 /// What a reason means. `state` is the state of the runner that it is about, if any.
+#[allow(clippy::too_many_lines)] // A table: one row for each reason.
 pub fn meaning(reason: &HoldReason, state: Option<RunnerState>) -> Meaning {
     use Mark::{Held, Note, Now};
     let (step, mark, advice) = match reason {
@@ -91,6 +92,13 @@ pub fn meaning(reason: &HoldReason, state: Option<RunnerState>) -> Meaning {
             Step::Nomad,
             Held,
             "check NOMAD_ADDR, NOMAD_TOKEN and `nomad server members`; `githubrunner check` tests each right".to_owned(),
+        ),
+        HoldReason::NamespaceUnseen { namespace, .. } => (
+            Step::Nomad,
+            Held,
+            format!(
+                "`githubrunner check` tests each right in the namespace {namespace}; other namespaces go on without it"
+            ),
         ),
         HoldReason::NotListed { .. } => (
             Step::Repository,

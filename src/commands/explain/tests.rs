@@ -11,7 +11,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::{Answer, Explanation, Mark, Seen, Step, Verdict, World, meaning, print, whole};
 use crate::{
     commands::{Exit, Style},
-    config::{Class, Hours, WarmEntry},
+    config::{Class, ClassNomad, Hours, WarmEntry},
     labels::LabelRules,
     model::*,
     plan::{Policy, WarmPolicy, plan},
@@ -19,7 +19,7 @@ use crate::{
 
 const REPOSITORY: RepositoryId = RepositoryId(7);
 const DEPLOYMENT: &str = "instance";
-const NOW: Moment = Duration::from_secs(10_000);
+const NOW: Moment = Moment::after_start(Duration::from_secs(10_000));
 
 fn seconds(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
@@ -61,7 +61,8 @@ fn job(id: u64, status: JobStatus) -> WorkflowJob {
 fn runner(job_id: u64, attempt: u32, state: RunnerState) -> Runner {
     let started = matches!(state, RunnerState::Running | RunnerState::Stopping | RunnerState::Dead);
     Runner {
-        name: runner_name("ghr", DEPLOYMENT, &repository(), JobId(job_id), attempt),
+        name: runner_name("ghr", DEPLOYMENT, None, &repository().full_name(), JobId(job_id), attempt),
+        namespace: None,
         ownership: Ownership::Ours,
         meta: RunnerMeta {
             labelsstr: "nomadtools".to_owned(),
@@ -84,6 +85,8 @@ fn runner(job_id: u64, attempt: u32, state: RunnerState) -> Runner {
         allocation: (state != RunnerState::Pending).then(|| Allocation {
             id: "a".to_owned(),
             node: "n".to_owned(),
+            node_id: "n".to_owned(),
+            draining: false,
             created_at: ago(if started { 1000 } else { 60 }),
         }),
         started_at: started.then(|| ago(900)),
@@ -121,6 +124,7 @@ impl Case {
                 runners,
                 foreign: Vec::new(),
                 variables: BTreeSet::new(),
+                unseen: std::collections::BTreeMap::new(),
             }),
             repositories: [(REPOSITORY, view)].into(),
             ..Observation::default()
@@ -142,7 +146,7 @@ impl Case {
             unassigned_timeout: seconds(300),
             max_run_duration: None,
             rerun_lost: None,
-            organization: false,
+            level: RunnerLevel::Repository,
             classes: Vec::new(),
             classes_only: false,
             warm: Vec::new(),
@@ -165,6 +169,18 @@ impl Case {
 
     fn queued() -> Case {
         Case::new(About::Job(1), vec![job(1, JobStatus::Queued)], Vec::new())
+    }
+
+    /// A queued job whose class's namespace could not be read.
+    fn in_unseen_namespace() -> Case {
+        let gpu = Namespace { name: "gpu".to_owned(), region: None };
+        let nomad = ClassNomad { namespace: Some(gpu.clone()), ..ClassNomad::default() };
+        let class = Class { name: "gpu".to_owned(), nomad, ..Class::default() };
+        let mut case = Case::queued().policy(|policy| policy.classes = vec![class]);
+        let why = "403 Permission denied".to_owned();
+        let unseen = Unseen { namespace: gpu.to_string(), kind: "denied", why };
+        case.observation.nomad.as_mut().unwrap().unseen = [(Some(gpu), unseen)].into();
+        case
     }
 
     /// A queued job with its own runner in this state.
@@ -210,7 +226,8 @@ impl Case {
                 world.job(view, listed.unwrap_or(&asked), None)
             }
             About::Runner(job_id, attempt) => {
-                let name = runner_name("ghr", DEPLOYMENT, &repository(), JobId(job_id), attempt);
+                let name =
+                    runner_name("ghr", DEPLOYMENT, None, &repository().full_name(), JobId(job_id), attempt);
                 let runners = &self.observation.nomad.as_ref().unwrap().runners;
                 world.runner(runners.iter().find(|runner| runner.name == name).unwrap())
             }
@@ -311,8 +328,10 @@ fn warm_cases() -> Vec<Case> {
 }
 
 /// A world for each reason.
+#[allow(clippy::too_many_lines)] // A table: one row for each reason.
 fn cases() -> Vec<Case> {
-    let name = |job_id, attempt| runner_name("ghr", DEPLOYMENT, &repository(), job_id, attempt);
+    let name =
+        |job_id, attempt| runner_name("ghr", DEPLOYMENT, None, &repository().full_name(), job_id, attempt);
     let mut nowhere = Case::new(About::Everything, Vec::new(), Vec::new());
     nowhere.observation.nomad = None;
     let mut planted = Case::new(About::Foreign, Vec::new(), Vec::new());
@@ -340,6 +359,7 @@ fn cases() -> Vec<Case> {
     cases.extend([
         nowhere,
         planted,
+        Case::in_unseen_namespace(),
         Case::queued().view(|view| view.listing = unseen()),
         Case::queued().view(|view| view.listing = Listing::Gone { since: NOW - seconds(60) }),
         Case::queued().view(|view| view.repository.archived = true),
@@ -419,6 +439,7 @@ fn expected(reason: &HoldReason) -> (Step, Mark, &'static str) {
     use Mark::{Held, Note, Now};
     match reason {
         HoldReason::NomadUnseen => (Step::Nomad, Held, "NOMAD_ADDR"),
+        HoldReason::NamespaceUnseen { .. } => (Step::Nomad, Held, "in the namespace gpu"),
         HoldReason::NotListed { .. } => (Step::Repository, Held, "githubrunner check"),
         HoldReason::RepositoryGone { .. } => (Step::Repository, Held, "access"),
         HoldReason::Archived => (Step::Repository, Held, "unarchive"),
@@ -466,7 +487,7 @@ fn expected(reason: &HoldReason) -> (Step, Mark, &'static str) {
 
 /// The variants of `HoldReason`, read from its source.
 fn variants() -> BTreeSet<&'static str> {
-    let source = include_str!("../../model/action.rs");
+    let source = include_str!("../../model/hold.rs");
     let (_, rest) = source.split_once("pub enum HoldReason {").unwrap();
     let (body, _) = rest.split_once("\n}").unwrap();
     let names = body
@@ -550,7 +571,7 @@ fn a_job_on_its_way_is_explained_step_by_step() {
 
     let mut idle = Case::with_runner(RunnerState::Running, |_| {});
     idle.policy.unassigned_timeout = seconds(100_000);
-    let name = runner_name("ghr", DEPLOYMENT, &repository(), JobId(1), 1);
+    let name = runner_name("ghr", DEPLOYMENT, None, &repository().full_name(), JobId(1), 1);
     let connected = idle.explain_seen([(name, Seen::Connected)].into());
     assert_eq!(at(&connected, Step::Connection)[0].0, Mark::Now);
     assert_eq!(connected.verdict, Verdict::OnItsWay);

@@ -72,6 +72,12 @@ pub enum Verdict {
     Held,
 }
 
+impl Verdict {
+    fn of(is_served: bool) -> Self {
+        if is_served { Verdict::Served } else { Verdict::OnItsWay }
+    }
+}
+
 /// The explanation of one subject.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Explanation {
@@ -113,13 +119,10 @@ impl Way {
         self.entries.iter().any(|entry| entry.step == step && entry.mark == Mark::Held)
     }
 
-    fn end(mut self, subject: String, url: Option<String>, is_served: bool) -> Explanation {
+    /// The explanation, with this verdict unless something holds the subject.
+    fn end(mut self, subject: String, url: Option<String>, otherwise: Verdict) -> Explanation {
         self.entries.sort_by_key(|entry| entry.step);
-        let verdict = match (self.is_held(), is_served) {
-            (true, _) => Verdict::Held,
-            (false, true) => Verdict::Served,
-            (false, false) => Verdict::OnItsWay,
-        };
+        let verdict = if self.is_held() { Verdict::Held } else { otherwise };
         Explanation { subject, url, verdict, steps: self.entries }
     }
 }
@@ -147,7 +150,7 @@ impl World<'_> {
                 std::iter::once(reason.to_string()).chain(errors.iter().map(ToString::to_string)).collect();
             way.advise(step, mark, why.join("; "), advice);
         }
-        way.is_held().then(|| way.end("everything".to_owned(), None, false))
+        way.is_held().then(|| way.end("everything".to_owned(), None, Verdict::OnItsWay))
     }
 
     /// A repository, without its jobs.
@@ -158,7 +161,7 @@ impl World<'_> {
         let count = |status| jobs.iter().filter(|job| job.status == status).count();
         let (queued, running) = (count(JobStatus::Queued), count(JobStatus::InProgress));
         way.push(Step::Status, Mark::Note, None, format!("{queued} queued, {running} in progress"));
-        way.end(view.repository.full_name(), Some(view.repository.html_url.clone()), true)
+        way.end(view.repository.full_name(), Some(view.repository.html_url.clone()), Verdict::Served)
     }
 
     /// The warm entries of a repository and of its owner for which nothing is started, and why.
@@ -173,7 +176,7 @@ impl World<'_> {
         let explained = holds.map(|hold| {
             let mut way = Way::default();
             way.hold(&hold.reason, None);
-            way.end(hold.subject.to_string(), None, false)
+            way.end(hold.subject.to_string(), None, Verdict::OnItsWay)
         });
         explained.collect()
     }
@@ -182,7 +185,7 @@ impl World<'_> {
     pub fn unlisted(&self, name: &str, url: Option<String>, reason: &HoldReason) -> Explanation {
         let mut way = Way::default();
         way.hold(reason, None);
-        way.end(name.to_owned(), url, false)
+        way.end(name.to_owned(), url, Verdict::OnItsWay)
     }
 
     fn repository_steps(&self, view: &RepositoryView, way: &mut Way) {
@@ -222,7 +225,7 @@ impl World<'_> {
         let labels = Labels::new(job.labels.iter().map(String::as_str));
         let subject = format!("{name} job {} \"{}\" [{labels}]", job.id, job.name);
         let url = format!("{}/actions/runs/{}/job/{}", repository.html_url, job.run_id, job.id);
-        way.end(subject, Some(url), is_served)
+        way.end(subject, Some(url), Verdict::of(is_served))
     }
 
     fn status_step(
@@ -323,7 +326,7 @@ impl World<'_> {
             let fits = |runner: &&Runner| {
                 runner.is_live()
                     && runner.labels() == labels
-                    && runner.repository().full_name().eq_ignore_ascii_case(&view.repository.full_name())
+                    && runner.is_of(&view.repository.full_name())
                     && self.job_of(&runner.name).is_none()
             };
             self.runners().iter().filter(fits).max_by_key(|runner| runner.state)
@@ -417,10 +420,10 @@ impl World<'_> {
             );
         }
         self.runner_steps(runner, &mut way);
-        let repository = runner.repository();
-        let subject = format!("runner {} of {} [{}]", runner.name, repository.full_name(), runner.labels());
+        let repository = runner.repository().map_or_else(|| "/".to_owned(), |named| named.full_name());
+        let subject = format!("runner {} of {repository} [{}]", runner.name, runner.labels());
         let is_well = runner.state == RunnerState::Running || !runner.is_live();
-        way.end(subject, crate::commands::list::job_url(runner), is_well)
+        way.end(subject, crate::commands::list::job_url(runner), Verdict::of(is_well))
     }
 
     /// A job that claims to be a runner of ours and is not.
@@ -428,7 +431,7 @@ impl World<'_> {
         let foreign = self.nomad()?.foreign.iter().find(|foreign| foreign.name == name)?;
         let mut way = Way::default();
         way.hold(&HoldReason::Foreign { reason: foreign.reason }, None);
-        Some(way.end(format!("job {name}"), None, false))
+        Some(way.end(format!("job {name}"), None, Verdict::OnItsWay))
     }
 
     fn runner_steps(&self, runner: &Runner, way: &mut Way) {
@@ -438,7 +441,9 @@ impl World<'_> {
         {
             way.hold(reason, state);
         }
-        let text = format!("{}, registers by {}", named(runner), runner.registration());
+        let namespace = runner.namespace.as_ref().map(|namespace| format!(" in namespace {namespace}"));
+        let namespace = namespace.unwrap_or_default();
+        let text = format!("{}{namespace}, registers by {}", named(runner), runner.registration());
         way.push(Step::Registration, Mark::Done, Some(runner.submitted_at), text);
         match (&runner.allocation, &runner.blocked) {
             (Some(allocation), _) => {

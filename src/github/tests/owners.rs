@@ -53,7 +53,7 @@ async fn each_owners_requests_use_its_own_credentials() {
         github.list_all(&[octo.clone(), beta.clone()], Look::Active, Duration::from_secs(60)).await;
     assert!(listings.values().all(Result::is_ok), "{listings:?}");
     for repository in [&octo, &beta] {
-        github.registration_token(&Scope::of(repository, false)).await.unwrap();
+        github.registration_token(&Scope::from(repository)).await.unwrap();
     }
     let place = HookPlace::Organization("Beta".into());
     let hook =
