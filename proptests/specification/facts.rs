@@ -450,11 +450,11 @@ impl<'a> Facts<'a> {
             return Some(running);
         }
         let views = self.observation().repositories.values();
-        let jobs = views.flat_map(|view| view.listing.jobs().iter().map(move |job| (view, job)));
+        let mut jobs = views.flat_map(|view| view.listing.jobs().iter().map(move |job| (view, job)));
         let is_its = |(_, job): &(&RepositoryView, &WorkflowJob)| {
             job.status == JobStatus::InProgress && job.runner_name.as_deref() == Some(&runner.name)
         };
-        let (view, job) = jobs.filter(is_its).last()?;
+        let (view, job) = jobs.rfind(is_its)?;
         match view.listing {
             Listing::Fresh { now, .. } => Some(age(now, job.started_at?).min(running)),
             _ => None,

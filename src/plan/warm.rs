@@ -356,8 +356,13 @@ fn lacks<'a>(
         return Err(HoldReason::StartFailed { error: backoff.error.clone(), wait });
     }
     // Whether it fails shows when it has ended.
-    let stops = |runner: &&Runner| runner.state == RunnerState::Stopping;
-    if survey.warm.get(policy.entry.id.as_str()).into_iter().flatten().any(|runner| stops(&runner)) {
+    if survey
+        .warm
+        .get(policy.entry.id.as_str())
+        .into_iter()
+        .flatten()
+        .any(|runner| runner.state == RunnerState::Stopping)
+    {
         return Err(HoldReason::GroupStops);
     }
     let failed = dead.map_or(0, failures);

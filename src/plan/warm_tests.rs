@@ -57,19 +57,23 @@ fn said(plan: &Plan) -> Vec<String> {
 }
 
 fn starts(plan: &Plan) -> Vec<&Start> {
-    let start = |action| match action {
-        &Action::Start(ref start) => Some(start),
-        _ => None,
-    };
-    plan.actions.iter().filter_map(start).collect()
+    let mut starts = Vec::new();
+    for action in &plan.actions {
+        if let Action::Start(start) = action {
+            starts.push(start);
+        }
+    }
+    starts
 }
 
 fn stops(plan: &Plan) -> Vec<(&str, &StopReason)> {
-    let stop = |action| match action {
-        &Action::Stop(ref stop) => Some((stop.name.as_str(), &stop.reason)),
-        _ => None,
-    };
-    plan.actions.iter().filter_map(stop).collect()
+    let mut stops = Vec::new();
+    for action in &plan.actions {
+        if let Action::Stop(stop) = action {
+            stops.push((stop.name.as_str(), &stop.reason));
+        }
+    }
+    stops
 }
 
 fn seen_twice(names: &[&Runner]) -> BTreeMap<RepositoryId, BTreeMap<String, Timestamp>> {

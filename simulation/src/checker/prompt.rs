@@ -201,7 +201,7 @@ impl Checker {
                         && allocation.client_tasks().iter().any(|task| task.phase == TaskPhase::Waiting)
                 });
             let lasted = lasts(&mut waits.secrets, name, waits_for_secret, now);
-            if lasted > SECRET_WHILE_SLOW {
+            if lasted > SECRET_WHILE_SLOW + self.leaves_within(lifecycle) {
                 late.push(format!("{name} has waited for its secret for {lasted} while GitHub is slow"));
             }
             let counts = world.github.job(lifecycle.job_id).is_some_and(|job| job.status == Status::Queued);
@@ -261,7 +261,7 @@ impl Checker {
             let lasted = lasts(&mut waits.secrets, name, wants_secret, now);
             // Whether a job needs it after all is known when GitHub is polled again.
             let was_surplus = lifecycle.surplus_first.is_some();
-            let within = if was_surplus { soon } else { SECRET_WITHIN };
+            let within = if was_surplus { soon } else { SECRET_WITHIN } + self.leaves_within(lifecycle);
             if lasted > within {
                 late.push(format!("{name} has waited for its secret for {lasted}"));
             }

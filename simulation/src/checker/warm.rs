@@ -211,6 +211,14 @@ impl Checker {
         if lifecycle.warm.is_some() { FAILURES_KEPT } else { SignedDuration::ZERO }
     }
 
+    /// How long a warm runner that its entry no longer wants may stay, without credentials if it has none yet.
+    pub(super) fn leaves_within(&self, lifecycle: &Lifecycle) -> SignedDuration {
+        match lifecycle.warm {
+            Some(_) => LISTED_EVERY * 2 + self.soon() * 2,
+            None => SignedDuration::ZERO,
+        }
+    }
+
     fn entry(&self, id: &str) -> Option<&Warm> {
         self.settings.warm.get(id.strip_prefix("entry")?.parse::<usize>().ok()?)
     }
