@@ -96,9 +96,7 @@ fn a_plan_once_applied_is_followed_by_one_without_starts_and_stops() {
             };
             // The node pool of a warm entry is that of its last runner, which may just have been purged.
             let yielded = |start: &&Start| {
-                let is_of = |subject: &Subject| {
-                    matches!(subject, Subject::Warm { labels, .. } if *labels == start.labels.joined())
-                };
+                let is_of = |subject: &Subject| matches!(subject, Subject::Warm { labels, .. } if *labels == start.labels.joined());
                 let mut holds = plan.holds.iter().filter(|hold| is_of(&hold.subject));
                 start.purpose.warm().is_some()
                     && holds.any(|hold| matches!(hold.reason, HoldReason::WarmYields { .. }))
