@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use githubrunner::{
     daemon::Pass,
-    model::{Action, Consent, Done, NotDone, Orphan, Outcome, Purpose, Report, RunnerState},
+    model::{Action, Consent, Done, NotDone, Orphan, Outcome, Purpose, Report, RunnerState, Stop},
 };
 use githubrunner_sim::{fault::Side, world::World};
 use hyper::{Request, Response};
