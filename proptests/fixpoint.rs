@@ -118,7 +118,10 @@ fn a_plan_once_applied_is_followed_by_one_without_starts_and_stops() {
                 let said = holds.map(|hold| &hold.reason).any(|reason| {
                     matches!(
                         reason,
-                        HoldReason::GroupStops | HoldReason::Cap { .. } | HoldReason::Turn { .. }
+                        HoldReason::GroupStops
+                            | HoldReason::Cap { .. }
+                            | HoldReason::Turn { .. }
+                            | HoldReason::WarmYields { .. }
                     )
                 });
                 let yielded = stops(plan).any(|stop| {

@@ -72,7 +72,7 @@ const REACHED: &[(&str, usize)] = &[
     ("Hold Attempts", 40),
     ("Hold LiveAttempts", 10),
     ("Hold StartFailed", 12),
-    ("Hold ReachesHost", 3),
+    ("Hold ReachesHost", 1),
     ("Hold GroupStops", 20),
     ("Hold ActionFailed", 50),
     ("Hold CountsAttempts", 20),

@@ -45,6 +45,10 @@ const FOR_FIRST_LOOKS: f64 = 1.3;
 /// others.
 const REST: u32 = 3;
 
+/// A look counts as at most this many requests. The rate limiter gives each repository its turn, so that one with hundreds
+/// of runs does not slow down the others.
+const COUNTED_AT_MOST: usize = 10;
+
 /// After failures, the wait doubles up to this.
 const LONGEST_AFTER_FAILURE: Duration = Duration::from_secs(300);
 
@@ -97,6 +101,8 @@ struct Place {
     hot_until: Moment,
     /// A look was requested, apart from the schedule.
     asked: bool,
+    /// The last look is to be continued.
+    unfinished: bool,
     failures: u32,
     cost: f64,
     /// When its lists by status were last read, by how much they show.
@@ -149,6 +155,7 @@ impl Schedule {
                 rests_until: Moment::START,
                 hot_until: Moment::START,
                 asked: false,
+                unfinished: false,
                 failures: 0,
                 cost: 1.0,
                 listed: [None; 2],
@@ -226,7 +233,7 @@ impl Schedule {
         place.under_way = false;
         place.only_once = place.looked.is_none();
         place.looked = Some(seen.at);
-        place.asked |= seen.unfinished;
+        place.unfinished = seen.unfinished;
         place.failures = if seen.failed { place.failures.saturating_add(1) } else { 0 };
         let after_failure = match place.failures {
             0 => Duration::ZERO,
@@ -235,7 +242,7 @@ impl Schedule {
         let rest = if seen.unfinished { seen.took } else { seen.took.saturating_mul(REST) };
         place.rests_until = seen.at + rest.min(LONGEST_AFTER_FAILURE).max(after_failure);
         if !seen.failed {
-            place.cost = (place.cost + seen.requests.max(1) as f64) / 2.0;
+            place.cost = (place.cost + seen.requests.clamp(1, COUNTED_AT_MOST) as f64) / 2.0;
             place.heat = match seen.newest_run {
                 _ if seen.ours => Heat::Hot,
                 Some(age) if age < Duration::from_secs(3600) => Heat::Warm,
@@ -386,7 +393,7 @@ impl Place {
         }
         let by_pace = match self.looked {
             None => Moment::START,
-            Some(_) if self.asked => Moment::START,
+            Some(_) if self.asked || self.unfinished => Moment::START,
             Some(looked) => {
                 let (heat, mut every) = (self.heat(now), pace.every(self.heat(now)));
                 if self.only_once && heat == Heat::Cold && every >= OFTEN {

@@ -14,7 +14,7 @@ use super::{
     yaml::{self, Data, Node},
 };
 use crate::{
-    config::{RerunLost, WebhookConfig},
+    config::{RerunLost, WarmEntry, WebhookConfig},
     labels::{LabelRules, harmless},
     model::Registration,
 };
@@ -103,9 +103,7 @@ fn build(
     let source = if source.is_empty() { "the configuration" } else { source };
     let template = template(&top, source, directory);
     let labels = labels(&top, problems, template.as_ref());
-    let settings = settings(&top);
-    let scheduler = scheduler(&top);
-    let ha = ha(&top);
+    let (settings, scheduler, ha) = (settings(&top), scheduler(&top), ha(&top));
     let has_access_token = has_access_token(&settings, github.as_ref());
     let over = classes::Top {
         labels: labels.as_ref(),
@@ -120,26 +118,17 @@ fn build(
     };
     let (classes, classes_only) = classes::parse(&top, problems, &over);
     let public = top.choice("public", &classes::PUBLIC, false);
-    let around = warm::Around {
-        class: None,
-        matches: None,
-        labels: labels.as_ref(),
-        scope: over.scope,
-        repos: &repos,
-        classes_only,
-    };
-    let warm = warm::parse(&top, problems, &around);
+    let warm = warm(&top, problems, &over, classes_only);
     let rerun_lost = rerun::parse(&top);
     let status = status::parse(&top, env);
     let webhook = webhook::parse(&top, env, github.as_ref(), &repos);
     top.finish();
     let (github, labels, template) = (github?, labels?, template?);
 
+    let place = root.key_place(&["github", "registration"]);
+    let not_possible = |(message, help)| problems.add("github.registration", place, message, help);
     let registration = template::registration(github.registration, &template, has_access_token);
-    let registration = registration.map_err(|(message, help)| {
-        problems.add("github.registration", root.key_place(&["github", "registration"]), message, help);
-    });
-    let registration = registration.ok()?;
+    let registration = registration.map_err(not_possible).ok()?;
     let mut warnings = warnings(&github, registration, &template, has_access_token);
     warnings.extend(github::token_of_another_host(&github, env));
     warnings.extend([status.warnings(), classes::shadowed(&classes)].concat());
@@ -165,6 +154,16 @@ fn build(
         registration,
         warnings,
     })
+}
+
+/// The warm runners of the top level.
+fn warm(top: &Section, problems: &Problems, over: &classes::Top, classes_only: bool) -> Vec<WarmEntry> {
+    let classes::Top { labels, scope, repos, .. } = *over;
+    warm::parse(
+        top,
+        problems,
+        &warm::Around { class: None, matches: None, labels, scope, repos, classes_only },
+    )
 }
 
 /// Whether jobs contain a long-lived token.

@@ -24,6 +24,10 @@ const MOST_LOOKS: usize = 24;
 /// others are.
 const MOST_BY_PACE: usize = 16;
 
+/// At most this many requests of a requested look go before scheduled ones, so that a repository with hundreds of runs does
+/// not take the requests of all others.
+const AWAITED_READS: usize = 30;
+
 /// How often due looks are taken from the schedule. Requested ones do not wait.
 const LOOKS_TOGETHER: Duration = Duration::from_millis(250);
 
@@ -117,7 +121,7 @@ impl Daemon {
             let marks = marks.of(id);
             let found = self.github_side.to_look_at(id, at_least, &marks, now, self.active_every());
             let Some((repository, look)) = found else { continue };
-            let github = if asked { self.github.clone() } else { self.github.by_the_pace() };
+            let github = self.github.awaited(if asked { AWAITED_READS } else { 0 });
             let epoch = self.epoch;
             self.looks.spawn(async move {
                 // If a look ended unexpectedly, its repository would otherwise count as being looked at

@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicI64, Ordering},
+        atomic::{AtomicI64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -107,8 +107,22 @@ struct Bounds {
     until: Option<Instant>,
     /// The turn of a repository's listing.
     turn: Option<Arc<Turn>>,
-    /// For scheduled requests, which nobody is waiting for.
-    by_the_pace: bool,
+    /// How many more reads someone is waiting for; `None`: all of them.
+    awaited: Option<Arc<AtomicUsize>>,
+}
+
+impl Bounds {
+    /// The claim of the next request.
+    fn claim(&self, reads: bool) -> Claim {
+        let take = |left: &Arc<AtomicUsize>| {
+            left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok()
+        };
+        match &self.awaited {
+            _ if !reads => Claim::Write,
+            Some(left) if !take(left) => Claim::Pace,
+            _ => Claim::Asked,
+        }
+    }
 }
 
 pub(super) struct Inner {
@@ -193,7 +207,14 @@ impl GitHub {
     /// The same client for scheduled requests: it leaves more of the limits to others.
     #[must_use]
     pub fn by_the_pace(&self) -> Self {
-        Self(self.0.clone(), Bounds { by_the_pace: true, ..self.1.clone() })
+        self.awaited(0)
+    }
+
+    /// The same client, of whose reads the first `reads` are not scheduled: someone is waiting for them.
+    #[must_use]
+    pub fn awaited(&self, reads: usize) -> Self {
+        let awaited = Some(Arc::new(AtomicUsize::new(reads)));
+        Self(self.0.clone(), Bounds { awaited, ..self.1.clone() })
     }
 
     /// Ends a pass: the cache drops unused entries, and writes its file if anything changed.
@@ -362,11 +383,7 @@ impl GitHub {
         }
         for _ in 0..=MAX_REDIRECTS {
             let reads = request.method() == Method::GET;
-            let claim = match reads {
-                true if self.1.by_the_pace => Claim::Pace,
-                true => Claim::Asked,
-                false => Claim::Write,
-            };
+            let claim = self.1.claim(reads);
             while let Some(wait) = self.0.limits.pace(&credentials.who, claim) {
                 self.0.limits.check(&credentials.who, kind)?;
                 self.in_time(tokio::time::sleep(wait)).await?;

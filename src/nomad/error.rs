@@ -45,7 +45,7 @@ pub enum Error {
         /// The required right.
         right: Right,
         /// The namespace.
-        namespace: String,
+        namespace: Box<str>,
         /// Whether a token was sent.
         with_token: bool,
     },
@@ -151,7 +151,7 @@ impl Error {
     pub(super) fn from_answer(response: &Response, right: Right, namespace: &str, with_token: bool) -> Error {
         let error = response.error();
         match Verdict::of(response) {
-            Verdict::Denied => Error::Denied { error, right, namespace: namespace.to_owned(), with_token },
+            Verdict::Denied => Error::Denied { error, right, namespace: namespace.into(), with_token },
             Verdict::NamespaceMissing => Error::NamespaceMissing { namespace: namespace.to_owned() },
             Verdict::Refused => Error::Refused(error),
             Verdict::Unavailable => Error::Unavailable(error),

@@ -58,7 +58,7 @@ impl Nomad {
                 return Err(Error::Denied {
                     error,
                     right: Right::Capability("read-job"),
-                    namespace: self.options().namespace.clone(),
+                    namespace: self.options().namespace.as_str().into(),
                     with_token: token.is_some(),
                 });
             }

@@ -93,7 +93,7 @@ impl Nomad {
                 Some(StatusCode::FORBIDDEN | StatusCode::UNAUTHORIZED) => Err(Error::Denied {
                     error,
                     right: Right::Capability("read-logs"),
-                    namespace: self.options().namespace.clone(),
+                    namespace: self.options().namespace.as_str().into(),
                     with_token: token.is_some(),
                 }),
                 _ => Err(error.into()),

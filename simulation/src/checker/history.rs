@@ -19,6 +19,14 @@ use crate::{
     faults::subject::subject,
 };
 
+/// Whether a job's Meta says that it was started for this.
+fn is_meta_for(meta: &Value, purpose: &Purpose) -> bool {
+    match purpose {
+        Purpose::Job(job_id) => meta["job_id"] == job_id.0,
+        Purpose::Warm(warm) => meta["warm"]["entry"] == warm.entry.as_str(),
+    }
+}
+
 /// The requests of one pass, and the true state when they were sent.
 #[derive(Default)]
 pub struct History {
@@ -295,11 +303,7 @@ impl History {
             (Action::Start(start), Outcome::NotDone(NotDone::Rejected(_))) if how.are_legible => {
                 let meta = meta_of_job(job?);
                 let is_nobodys = self.is_of_a_forgotten_key(world, name, &meta) || is_planted(job?);
-                let is_own = match &start.purpose {
-                    Purpose::Job(job_id) => meta["job_id"] == job_id.0,
-                    Purpose::Warm(warm) => meta["warm"]["entry"] == warm.entry.as_str(),
-                } && !is_nobodys;
-                is_own.then_some("and it is there")
+                (is_meta_for(&meta, &start.purpose) && !is_nobodys).then_some("and it is there")
             }
             (Action::IssueCredentials(_), Outcome::Done(Done::Already)) if how.are_legible => {
                 let left = self.made.get(name).and_then(|(id, _)| world.github.runner(*id));
