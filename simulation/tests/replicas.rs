@@ -27,6 +27,7 @@ fn starts_in(seed: u64, happening: Happening, loop_interval: u64) -> f64 {
     scenario.nomad.nodes = vec![Node::named("node-1")];
     scenario.settings.loop_interval = Duration::from_secs(loop_interval);
     scenario.settings.caps = [None; 3];
+    scenario.settings.warm.clear();
     scenario.settings.hints = false;
     scenario.settings.webhooks = false;
     // Network latency comes on top.

@@ -368,7 +368,7 @@ fn class(node: &Node, problems: &Problems, top: &Top) -> Option<Class> {
     github(&section, &mut class, top);
     let around = warm::Around {
         class: Some(name),
-        matches: Some(&class.matches),
+        pattern: class.matches.labels.as_ref(),
         labels: class.labels.as_ref().or(top.labels),
         scope: class.scope.unwrap_or(top.scope),
         repos: top.repos,
@@ -636,7 +636,7 @@ fn one(class: &Class, tokens: Tokens, shown: Shown) -> Value {
 }
 
 /// `nomad` of a class.
-fn placement_tree(class: &Class) -> Value {
+pub(super) fn placement_tree(class: &Class) -> Value {
     let datacenters = Some(&class.nomad.datacenters).filter(|list| !list.is_empty());
     let namespace = class.nomad.namespace.as_ref();
     json!({
@@ -646,17 +646,6 @@ fn placement_tree(class: &Class) -> Value {
         "node_pool": class.nomad.node_pool,
         "priority": class.nomad.priority,
     })
-}
-
-/// A class's warm entries and what identifies its settings; those of the top level without a class.
-pub(super) fn warm_of(config: &Config, class: Option<&Class>) -> (Vec<WarmEntry>, String) {
-    match class {
-        None => (config.warm.clone(), warm::settings_of(config, &Value::Null)),
-        Some(class) => {
-            let settings = warm::settings_of(&config.of_class(class), &placement_tree(class));
-            (class.warm.clone(), settings)
-        }
-    }
 }
 
 /// Without empty values.

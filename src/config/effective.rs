@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use super::{Config, Tokens, classes, credentials, duration, rules, warm};
+use super::{Class, Config, Tokens, WarmEntry, classes, credentials, duration, rules, warm};
 use crate::{
+    model::digest,
     secret::{self, HIDDEN, Secret, without_assigned},
     text::harmless_json,
 };
@@ -215,4 +216,31 @@ fn seconds(duration: Duration) -> Value {
     } else {
         Value::from(duration.as_secs_f64())
     }
+}
+
+/// A class's warm entries and what identifies its settings; those of the top level without a class.
+pub(super) fn warm_of(config: &Config, class: Option<&Class>) -> (Vec<WarmEntry>, String) {
+    match class {
+        None => (config.warm.clone(), settings_of(config, &Value::Null)),
+        Some(class) => {
+            let settings = settings_of(&config.of_class(class), &classes::placement_tree(class));
+            (class.warm.clone(), settings)
+        }
+    }
+}
+
+/// Identifies everything that decides what a warm runner of a class is, except for its labels and secrets: if it
+/// changes, runners that were started before are outdated.
+fn settings_of(config: &Config, placement: &Value) -> String {
+    let settings = settings(&config.settings, Tokens::Hidden);
+    let github = &config.github;
+    let registration = config.registration().to_string();
+    let what = json!([
+        config.template.text,
+        settings,
+        placement,
+        [github.scope.as_str(), &registration],
+        github.runner_group,
+    ]);
+    digest(&what.to_string())
 }

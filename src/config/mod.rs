@@ -232,7 +232,7 @@ impl Config {
     pub fn warm_entries(&self) -> Vec<(Option<String>, String, WarmEntry)> {
         let classes = [None].into_iter().chain(self.classes.iter().map(Some));
         let of_class = |class: Option<&Class>| {
-            let (entries, settings) = classes::warm_of(self, class);
+            let (entries, settings) = effective::warm_of(self, class);
             let class = class.map(|class| class.name.clone());
             entries.into_iter().map(move |entry| (class.clone(), settings.clone(), entry))
         };

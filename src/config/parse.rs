@@ -9,7 +9,7 @@ use super::{
     NomadConfig, RegistrationSetting, RepoEntry, RunnerLevel, Scheduler, Template, classes, github,
     reader::{Problems, Section, Shape},
     rerun,
-    rules::{free, label_rules},
+    rules::{free, label_rules, repo_entry},
     status, template, warm, webhook,
     yaml::{self, Data, Node},
 };
@@ -162,7 +162,7 @@ fn warm(top: &Section, problems: &Problems, over: &classes::Top, classes_only: b
     warm::parse(
         top,
         problems,
-        &warm::Around { class: None, matches: None, labels, scope, repos, classes_only },
+        &warm::Around { class: None, pattern: None, labels, scope, repos, classes_only },
     )
 }
 
@@ -299,23 +299,6 @@ fn repos(top: &Section, problems: &Problems) -> Vec<RepoEntry> {
         }
     }
     repos
-}
-
-pub(super) fn repo_entry(text: &str) -> Option<RepoEntry> {
-    let word = |text: &str, more: &str| {
-        !text.is_empty()
-            && text.len() <= 100
-            && text.chars().all(|c| c.is_ascii_alphanumeric() || more.contains(c))
-            && text.chars().any(|c| c != '.')
-    };
-    if text == "*" {
-        return Some(RepoEntry::All);
-    }
-    match text.split_once('/') {
-        None => word(text, "-_").then(|| RepoEntry::Owner(text.to_owned())),
-        Some((owner, name)) => (word(owner, "-_") && word(name, "-_."))
-            .then(|| RepoEntry::Repository { owner: owner.to_owned(), name: name.to_owned() }),
-    }
 }
 
 fn labels(top: &Section, problems: &Problems, template: Option<&Template>) -> Option<LabelRules> {

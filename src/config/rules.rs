@@ -3,13 +3,31 @@
 use serde_json::{Map, Value};
 
 use super::{
-    Template,
+    RepoEntry, Template,
     reader::{Problems, Section, Shape},
     yaml::Data,
 };
 use crate::labels::{
     AllowedCharacters, DEFAULT_ALLOWED, Keys, LABEL_LENGTH_MAX, LabelRules, SIZES, ValueGlob, harmless,
 };
+
+/// An entry of `repos`.
+pub(super) fn repo_entry(text: &str) -> Option<RepoEntry> {
+    let word = |text: &str, more: &str| {
+        !text.is_empty()
+            && text.len() <= 100
+            && text.chars().all(|c| c.is_ascii_alphanumeric() || more.contains(c))
+            && text.chars().any(|c| c != '.')
+    };
+    if text == "*" {
+        return Some(RepoEntry::All);
+    }
+    match text.split_once('/') {
+        None => word(text, "-_").then(|| RepoEntry::Owner(text.to_owned())),
+        Some((owner, name)) => (word(owner, "-_") && word(name, "-_."))
+            .then(|| RepoEntry::Repository { owner: owner.to_owned(), name: name.to_owned() }),
+    }
+}
 
 /// The label rules of a section, merged over others.
 pub(super) fn label_rules(

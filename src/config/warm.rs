@@ -5,16 +5,14 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 
 use super::{
-    Config, RepoEntry, RunnerLevel, Tokens,
-    classes::ClassMatch,
-    effective,
+    RepoEntry, RunnerLevel,
     hours::Hours,
-    parse::repo_entry,
     reader::{Problems, Section, Shape},
+    rules::repo_entry,
     yaml::{Data, Node},
 };
 use crate::{
-    labels::{LabelRules, Match, harmless},
+    labels::{LabelPattern, LabelRules, Match, harmless},
     model::{Labels, digest},
 };
 
@@ -44,7 +42,8 @@ pub struct WarmEntry {
 pub(super) struct Around<'a> {
     /// `None`: the top level.
     pub(super) class: Option<&'a str>,
-    pub(super) matches: Option<&'a ClassMatch>,
+    /// `match.labels` of the class.
+    pub(super) pattern: Option<&'a LabelPattern>,
     pub(super) labels: Option<&'a LabelRules>,
     pub(super) scope: RunnerLevel,
     pub(super) repos: &'a [RepoEntry],
@@ -139,8 +138,7 @@ fn labels(section: &Section, around: &Around) -> Option<Labels> {
             format!("none of them matches runson_match ({rules}), so no job of ours would request them");
         return problem(message, "add the label that the jobs have");
     }
-    let in_class = around.matches.and_then(|matches| matches.labels.as_ref());
-    if let Some(pattern) = in_class.filter(|pattern| !pattern.matches(&texts)) {
+    if let Some(pattern) = around.pattern.filter(|pattern| !pattern.matches(&texts)) {
         let message = format!("none of them matches match.labels ({}) of their class", pattern.text());
         return problem(message, "add the label that the jobs of the class have");
     }
@@ -238,22 +236,6 @@ pub(super) fn tree(entries: &[WarmEntry]) -> Value {
         tree
     };
     entries.iter().map(one).collect()
-}
-
-/// Identifies everything that decides what a warm runner of a class is, except for its labels and secrets: if it
-/// changes, runners that were started before are outdated.
-pub(super) fn settings_of(config: &Config, placement: &Value) -> String {
-    let settings = effective::settings(&config.settings, Tokens::Hidden);
-    let github = &config.github;
-    let registration = config.registration().to_string();
-    let what = json!([
-        config.template.text,
-        settings,
-        placement,
-        [github.scope.as_str(), &registration],
-        github.runner_group,
-    ]);
-    digest(&what.to_string())
 }
 
 #[cfg(test)]
