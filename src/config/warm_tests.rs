@@ -1,7 +1,6 @@
 //! Warm entries as people write them, correct and incorrect.
 
-use super::*;
-use crate::config::Format;
+use crate::config::{Config, Format};
 
 fn load(yaml: &str) -> Result<Config, String> {
     Config::load(&format!("repos: [acme, other/app]\n{yaml}\n"), &|_| None)

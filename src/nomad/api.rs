@@ -13,9 +13,8 @@ use tokio::time::Instant;
 
 use super::{
     error::{Error, Right, worth_again},
-    nodes::Drains,
     options::Options,
-    remembered::Remembered,
+    remembered::{Drains, Remembered},
     seal::Key,
 };
 use crate::{

@@ -13,6 +13,7 @@ use tokio::time::{Instant, timeout};
 use super::{
     api::Nomad,
     error::{Error, Right},
+    remembered::KnownDrains,
 };
 use crate::{http::Request, model::Runner};
 
@@ -24,17 +25,6 @@ const AFTER_FAILURE: Duration = Duration::from_secs(300);
 
 /// A pass does not wait longer for them.
 const READ_WITHIN: Duration = Duration::from_secs(5);
-
-/// The nodes that are being drained in each region, by ID; the region of `None` is the daemon's own.
-pub(super) type Drains = BTreeMap<Option<String>, KnownDrains>;
-
-/// The nodes of one region.
-#[derive(Clone, Default)]
-pub(super) struct KnownDrains {
-    nodes: BTreeSet<String>,
-    /// They are not read again before this time.
-    until: Option<Instant>,
-}
 
 /// One entry of `GET /v1/nodes` (contract §3).
 #[derive(Deserialize)]

@@ -1,6 +1,9 @@
 //! What is remembered of each namespace, if there are several: the runners, and the last failure.
 
-use std::time::Duration;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use tokio::time::Instant;
 
@@ -63,4 +66,15 @@ impl Remembered {
         let rest = earlier.map_or(FIRST_REST, |failure| (failure.rest * 2).min(LONGEST_REST));
         self.failure = Some(Failure { error: error.clone(), until: Instant::now() + rest, rest });
     }
+}
+
+/// The nodes that are being drained in each region, by ID; the region of `None` is the daemon's own.
+pub(super) type Drains = BTreeMap<Option<String>, KnownDrains>;
+
+/// The nodes of one region.
+#[derive(Clone, Default)]
+pub(super) struct KnownDrains {
+    pub(super) nodes: BTreeSet<String>,
+    /// They are not read again before this time.
+    pub(super) until: Option<Instant>,
 }

@@ -8,6 +8,7 @@
 //! - `stuck`: runners that make no progress.
 //! - `room`: which runner gives up its place for whatever is waiting for one.
 //! - `start`: missing runners, turns, caps, attempts.
+//! - `offers`: jobs that are left to idle warm runners.
 //! - `warm`: runners that are ready before there are jobs for them.
 //! - `tidy`: credentials, verifications, and what dead runners leave behind.
 //! - `rerun`: jobs that were lost with their runners.
@@ -19,6 +20,7 @@
 
 mod learn;
 mod lifetime;
+mod offers;
 pub mod on_demand;
 mod orphans;
 mod policy;
@@ -36,10 +38,10 @@ mod warm;
 use std::collections::BTreeSet;
 
 pub use learn::learn;
+pub use offers::LEFT_AT_MOST;
 pub use policy::{ClassPolicy, Policy, WarmPolicy};
 pub use stop::LISTINGS_APART;
 use survey::Survey;
-pub use warm::LEFT_AT_MOST;
 
 use crate::model::{Action, Hold, HoldReason, JobId, Moment, Observation, Plan, Subject};
 
@@ -63,8 +65,9 @@ pub fn plan(observation: &Observation, policy: &Policy, now: Moment) -> Plan {
     stop::gone(&survey, &mut draft);
     lifetime::out_of_time(&survey, &mut draft);
     stop::on_draining_nodes(&survey, &mut draft);
-    let held = start::starts(&survey, &mut draft);
-    room::make_room(&survey, &surplus, &held, &mut draft);
+    let mut given = start::starts(&survey, &mut draft);
+    warm::starts(&survey, &mut given.turns, given.placed, given.live, &mut draft);
+    room::make_room(&survey, &surplus, &given.held, &mut draft);
     tidy::credentials(&survey, &spare, &unwanted, &mut draft);
     tidy::verifications(&survey, &mut draft);
     tidy::clean_ups(&survey, &mut draft);

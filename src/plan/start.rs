@@ -8,9 +8,8 @@ use std::{
 use jiff::Timestamp;
 
 use super::{
-    Draft, Policy,
+    Draft, Policy, offers,
     survey::{Group, Survey, oldest_first},
-    warm,
 };
 use crate::model::{
     Action, Cap, Finish, ForeignReason, GroupKey, Hold, HoldReason, JobId, JobStatus, Labels, Listing,
@@ -261,8 +260,19 @@ pub(super) enum Place {
     Kept { cap: Cap, limit: usize, before: RepositoryId },
 }
 
-/// Starts the missing runners. Returns the starts held by a cap.
-pub(super) fn starts(survey: &Survey, draft: &mut Draft) -> Vec<Held> {
+/// Who has got which places, for what comes after the jobs.
+pub(super) struct Given<'a> {
+    /// The starts held by a cap.
+    pub held: Vec<Held>,
+    pub turns: Turns<'a>,
+    /// How many were started in each group.
+    pub placed: BTreeMap<GroupKey, usize>,
+    /// How many runners there are now.
+    pub live: usize,
+}
+
+/// Starts the missing runners.
+pub(super) fn starts<'a>(survey: &'a Survey<'a>, draft: &mut Draft) -> Given<'a> {
     let mut turns = turns(survey, draft);
     let mut live = turns.all.live;
     let mut placed: BTreeMap<&GroupKey, usize> = BTreeMap::new();
@@ -303,8 +313,7 @@ pub(super) fn starts(survey: &Survey, draft: &mut Draft) -> Vec<Held> {
         turns.queue(id);
     }
     let placed = placed.into_iter().map(|(key, count)| (key.clone(), count)).collect();
-    warm::starts(survey, &mut turns, placed, live, draft);
-    held
+    Given { held, turns, placed, live }
 }
 
 fn start(
@@ -465,7 +474,7 @@ fn leave_to_warm(survey: &Survey, turns: &Turns, candidates: &mut Vec<Candidate>
     }
     candidates.sort_by_key(|candidate| oldest_first(candidate.job));
     let jobs = candidates.iter().map(|candidate| (candidate.job.id, candidate.key));
-    let left = warm::left(survey, jobs, draft);
+    let left = offers::left(survey, jobs, draft);
     candidates.retain(|Candidate { job, key, .. }| {
         let Some(runner) = left.get(&job.id) else { return true };
         if let Some(Open { view, github_now: Some(_) }) = turns.open.get(&key.repository) {

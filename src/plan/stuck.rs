@@ -4,9 +4,8 @@
 use std::time::Duration;
 
 use super::{
-    Draft,
+    Draft, offers,
     survey::{ABSENT_AT_LEAST, Survey},
-    warm,
 };
 use crate::model::{HoldReason, Listing, Ownership, Registration, Runner, RunnerState, age};
 
@@ -68,7 +67,7 @@ pub(super) fn explain(survey: &Survey, draft: &mut Draft) {
             let event = runner.last_event.clone();
             draft.hold_runner(&runner.name, HoldReason::NotStarting { starting, event });
         }
-        if let Some(idle) = unassigned(survey, runner).or_else(|| warm::passed_over(survey, runner)) {
+        if let Some(idle) = unassigned(survey, runner).or_else(|| offers::passed_over(survey, runner)) {
             let presence = survey.memory.presence.get(&runner.name);
             let online = presence.is_some_and(|presence| presence.absent_since.is_none());
             draft.hold_runner(&runner.name, HoldReason::Unassigned { idle, online });

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use super::{
-    Draft,
+    Draft, offers,
     stop::Spare,
     stuck,
     survey::Survey,
@@ -77,7 +77,7 @@ pub(super) fn verifications(survey: &Survey, draft: &mut Draft) {
         let Some(repository) = survey.listed(runner) else { continue };
         let is_warm = runner.warm().is_some();
         let has_demand = match is_warm {
-            true => warm::has_demand(survey, runner),
+            true => offers::has_demand(survey, runner),
             false => survey.groups.get(&key).is_some_and(|group| !group.demand.is_empty()),
         };
         let suspicious = idle > IDLE_BEFORE_LOOK_UP && (has_demand || is_warm);
