@@ -131,3 +131,32 @@ async fn a_class_runs_in_its_namespace_and_a_closed_one_holds_only_its_class() {
     two.call(&["purge", "--all", "-y"]).await;
     assert_eq!((two.jobs(GPU).await.len(), two.jobs(NAMESPACE).await.len()), (0, 0));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_class_with_a_node_pool_runs_on_the_nodes_of_that_pool() {
+    let options = AgentOptions { pool: Some("gpu"), ..AgentOptions::default() };
+    let Some(agent) = Agent::start(options).await else { return };
+    agent.create_namespace(NAMESPACE).await;
+    let mut site = Site::start().await;
+    site.nomad = agent.address.clone();
+    let config = site.config(&format!(
+        "public: allow\ntemplate_settings: {{runner_directory: \"{}\"}}\n\
+         classes: [{{name: gpu, match: {{labels: gpu}}, nomad: {{node_pool: gpu}}}}]\n",
+        site.stand_in().display()
+    ));
+    let config = config.replace("purge_successfull_timeout: 1s", "purge_successfull_timeout: 1h");
+    let daemon = site.run(&config);
+    let (own, gpu) = (site.queue(&["nomadtools"], 300), site.queue(&["nomadtools", "gpu"], 300));
+    site.served(own).await;
+    site.served(gpu).await;
+    daemon.end().await;
+    let allocations = agent.get(&format!("/v1/allocations?namespace={NAMESPACE}")).await;
+    let list = site.call_with(&config, &["list", "--json"]).await.well();
+    let rows: Vec<Value> = serde_json::from_str(&list).unwrap();
+    assert_eq!(rows.len(), 2, "{list}");
+    for row in rows {
+        let of_row = |allocation: &&Value| allocation["JobID"] == row["id"];
+        let node = &allocations.as_array().unwrap().iter().find(of_row).unwrap()["NodeName"];
+        assert_eq!(*node == "gpu", row["class"] == "gpu", "{row} ran on {node}");
+    }
+}
