@@ -2,8 +2,6 @@
 //! by a seed, with anything that can fail. `scripts/simulate` runs any number of seeds.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod replicas;
-
 use std::time::Duration;
 
 use githubrunner_simulation::{
