@@ -83,6 +83,14 @@ impl Two {
     }
 }
 
+/// Serves a job of the top level and one of the class, one after the other: a runner of the class can take both.
+async fn serve_both(site: &Site) {
+    for labels in [&["nomadtools"][..], &["nomadtools", "gpu"]] {
+        let job = site.queue(labels, 300);
+        site.served(job).await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_class_runs_in_its_namespace_and_a_closed_one_holds_only_its_class() {
     let Some(two) = Two::start().await else { return };
@@ -93,9 +101,7 @@ async fn a_class_runs_in_its_namespace_and_a_closed_one_holds_only_its_class() {
         "{check}"
     );
     let daemon = two.run();
-    let (own, gpu) = (site.queue(&["nomadtools"], 300), site.queue(&["nomadtools", "gpu"], 300));
-    site.served(own).await;
-    site.served(gpu).await;
+    serve_both(site).await;
     let (there, here) = (two.jobs(GPU).await, two.jobs(NAMESPACE).await);
     assert_eq!((there.len(), here.len()), (1, 1), "{there:?} {here:?}");
     let list: Vec<Value> = serde_json::from_str(&two.call(&["list", "--json"]).await).unwrap();
@@ -146,9 +152,7 @@ async fn a_class_with_a_node_pool_runs_on_the_nodes_of_that_pool() {
     ));
     let config = config.replace("purge_successfull_timeout: 1s", "purge_successfull_timeout: 1h");
     let daemon = site.run(&config);
-    let (own, gpu) = (site.queue(&["nomadtools"], 300), site.queue(&["nomadtools", "gpu"], 300));
-    site.served(own).await;
-    site.served(gpu).await;
+    serve_both(&site).await;
     daemon.end().await;
     let allocations = agent.get(&format!("/v1/allocations?namespace={NAMESPACE}")).await;
     let list = site.call_with(&config, &["list", "--json"]).await.well();
