@@ -93,7 +93,7 @@ pub fn places_go_in_turn(facts: &Facts, plan: &Plan) -> Checked {
 }
 
 /// For this long after a listing was completed, its queued jobs can claim places.
-const CLAIMS_FOR: u64 = 30;
+const CLAIMS_FOR: u64 = 60;
 
 /// Whether places are kept for a repository: nothing can start there now, and it was listed recently.
 fn has_claims(facts: &Facts, view: &RepositoryView) -> bool {
@@ -172,6 +172,9 @@ pub fn who_waits_for_a_turn_is_told_whose(facts: &Facts, plan: &Plan) -> Checked
             "{} waits for nothing",
             hold
         );
+        let asked = plan.kept.iter().filter_map(|id| facts.observation().repositories.get(id));
+        let asked = asked.map(|view| view.repository.full_name()).any(|name| name == *before);
+        prop_assert!(asked, "{} waits, but {} is not polled next", hold, before);
         if *cap == Cap::All {
             prop_assert_eq!(facts.policy().max_runners, Some(*limit));
             prop_assert!(facts.live() + starts(plan).count() < *limit, "{}: there is no place", hold);

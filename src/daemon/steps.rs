@@ -77,6 +77,7 @@ impl Daemon {
         self.make_room(&observation, &plan, now);
         self.ask_in_full(&observation, &plan, now);
         self.ask_for_warm(&observation, &plan);
+        self.ask_whose_turn_it_is(&plan);
         let fresh = self.github_side.fresh(&observation, planned_at);
         let pass = Pass {
             observation,
@@ -110,6 +111,14 @@ impl Daemon {
                 self.github_side.awaits(view.repository.id);
                 self.schedule.again(view.repository.id);
             }
+        }
+    }
+
+    /// A place that is kept should not wait for the schedule.
+    fn ask_whose_turn_it_is(&mut self, plan: &Plan) {
+        for id in &plan.kept {
+            self.github_side.awaits(*id);
+            self.schedule.again(*id);
         }
     }
 

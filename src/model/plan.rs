@@ -22,6 +22,8 @@ pub struct Plan {
     pub demand: BTreeMap<GroupKey, Vec<JobId>>,
     /// The jobs that are left to warm runners, for [`super::Memory::left`].
     pub left: BTreeSet<JobId>,
+    /// The repositories that places are kept for, because it is their turn. They should be polled next.
+    pub kept: BTreeSet<RepositoryId>,
     /// The class of each job that is in demand, or held after it matched one, by the job's ID.
     pub classes: BTreeMap<JobId, Arc<str>>,
 }

@@ -43,7 +43,7 @@ pub use policy::{ClassPolicy, Policy, WarmPolicy};
 pub use stop::LISTINGS_APART;
 use survey::Survey;
 
-use crate::model::{Action, Hold, HoldReason, JobId, Moment, Observation, Plan, Subject};
+use crate::model::{Action, Hold, HoldReason, JobId, Moment, Observation, Plan, RepositoryId, Subject};
 
 /// What to do about `observation`, and what deliberately not to do. `now` is only compared with times in the
 /// observation's memory.
@@ -90,6 +90,7 @@ pub fn plan(observation: &Observation, policy: &Policy, now: Moment) -> Plan {
         orphans,
         demand: survey.demand(),
         left: draft.left,
+        kept: draft.kept,
         classes: survey.classes,
     }
 }
@@ -104,6 +105,8 @@ struct Draft {
     /// The jobs that are left to warm runners, and these runners.
     left: BTreeSet<JobId>,
     left_to: BTreeSet<String>,
+    /// The repositories that places are kept for.
+    kept: BTreeSet<RepositoryId>,
 }
 
 impl Draft {

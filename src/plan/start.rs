@@ -32,9 +32,9 @@ const LONGEST_LATENESS: Duration = Duration::from_secs(4 * 3600);
 /// At most this many attempts of one job are alive.
 const LIVE_ATTEMPTS: usize = 2;
 
-/// For this long after a listing was completed, its queued jobs can claim places. A repository with queued jobs is
-/// polled more often than this; if that is not possible, nobody waits for it.
-const CLAIMS_FOR: Duration = Duration::from_secs(30);
+/// For this long after a listing was completed, its queued jobs can claim places. A repository whose turn it is is polled
+/// next; if that is not possible, nobody waits for it.
+const CLAIMS_FOR: Duration = Duration::from_secs(60);
 
 /// A start held by a cap, which the end of another runner would permit.
 pub(super) struct Held {
@@ -293,6 +293,7 @@ pub(super) fn starts<'a>(survey: &'a Survey<'a>, draft: &mut Draft) -> Given<'a>
             }
             (Place::Free, None) => {
                 *placed_here += 1;
+                draft.kept.insert(id);
                 turns.counted(group.class, Some(id)).into_iter().for_each(|turn| turn.keeps(id));
             }
             (_, None) => {}
