@@ -14,6 +14,7 @@ mod memory;
 mod model_world;
 mod pagination;
 mod rerun;
+#[macro_use]
 mod room;
 mod show;
 mod strays;

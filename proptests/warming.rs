@@ -17,16 +17,6 @@ use crate::{
     specification::facts::{starts, stops, warm_starts},
 };
 
-macro_rules! tested_with_crowds {
-    ($module:ident: $($name:ident,)*) => {
-        $(#[test]
-        fn $name() {
-            for_all_crowded(|case, plan| githubrunner_specification::$module::$name(&case.facts(), plan));
-            for_all_facts(githubrunner_specification::$module::$name);
-        })*
-    };
-}
-
 macro_rules! tested_whatever_comes {
     ($module:ident: $($name:ident,)*) => {
         $(#[test]
@@ -36,7 +26,7 @@ macro_rules! tested_whatever_comes {
     };
 }
 
-githubrunner_specification::properties!(warm, tested_with_crowds);
+githubrunner_specification::properties!(warm, tested_crowded);
 githubrunner_specification::properties!(memory_of_warm, tested_whatever_comes);
 
 /// A schedule that is open, and one that is not.

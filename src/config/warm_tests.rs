@@ -32,7 +32,7 @@ fn entries_stand_at_the_top_level_and_in_classes() {
         .collect();
     assert_eq!(shown, ["None Acme [nomadtools,small] 2", "Some(\"gpu\") other/App [nomadtools gpu] 1"]);
     assert!(entries[0].2.schedule.is_some() && entries[1].2.schedule.is_none());
-    // What is printed is read again.
+    // The printed schedule can be parsed again.
     let again = Config::load(&well(WELL).effective(Format::Yaml), &|_| None).unwrap();
     assert_eq!(again.warm_entries(), entries);
 }

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
+    time::Duration,
 };
 
 use jiff::Timestamp;
@@ -210,4 +211,11 @@ pub struct Backoff {
     /// Do not retry before this.
     pub until: Moment,
     pub error: String,
+}
+
+impl Backoff {
+    /// How long to wait; `None` if the time has come.
+    pub fn wait(&self, now: Moment) -> Option<Duration> {
+        Some(self.until.since(now)).filter(|wait| !wait.is_zero())
+    }
 }

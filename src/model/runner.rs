@@ -370,7 +370,7 @@ impl Runner {
         class.filter(|class| is_class(class))
     }
 
-    /// What it was started as, if it is a warm runner. A nomadtools job is none.
+    /// What it was started as, if it is a warm runner. A nomadtools job never is.
     pub fn warm(&self) -> Option<&Warm> {
         self.meta.purpose.as_ref().filter(|_| self.ownership == Ownership::Ours)?.warm()
     }

@@ -52,7 +52,7 @@ pub(super) struct History {
     pub(super) modified: u64,
     /// Told to stop.
     pub(super) stopped: bool,
-    /// In a namespace other than the daemon's own. There were seals before runners were started there.
+    /// In a namespace other than the daemon's own. Runners there have always been sealed.
     pub(super) elsewhere: bool,
 }
 

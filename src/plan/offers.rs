@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use super::{Draft, survey::Survey};
-use crate::model::{GroupKey, JobId, Labels, RepositoryView, Runner, RunnerLevel, RunnerState};
+use crate::model::{GroupKey, JobId, Labels, RepositoryView, Runner, RunnerState};
 
 /// A job is left to warm runners for at most this long. GitHub assigns one within seconds.
 pub const LEFT_AT_MOST: Duration = Duration::from_secs(60);
@@ -55,7 +55,7 @@ pub(super) fn takes(survey: &Survey, runner: &Runner, group: &GroupKey) -> bool 
         let other = survey.repositories.get(&group.repository);
         let same_owner =
             |other: &RepositoryView| other.repository.owner.eq_ignore_ascii_case(&own.repository.owner);
-        survey.class_of(runner).level() == RunnerLevel::Organization && other.is_some_and(same_owner)
+        survey.class_of(runner).registers_at_organization() && other.is_some_and(same_owner)
     };
     (own.repository.id == group.repository || covers()) && group.labels.is_subset(&survey.labels_of(runner))
 }

@@ -170,6 +170,11 @@ impl<'a> ClassPolicy<'a> {
     pub fn level(self) -> RunnerLevel {
         self.class.and_then(|class| class.scope).unwrap_or(self.policy.level)
     }
+
+    /// Whether its runners register at their organization.
+    pub fn registers_at_organization(self) -> bool {
+        self.level() == RunnerLevel::Organization
+    }
 }
 
 impl From<&Config> for Policy {

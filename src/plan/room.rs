@@ -243,9 +243,7 @@ impl<'a> Leaving<'a> {
         let runner = self.unplaced.remove(at);
         Some((runner, StopReason::Yield { waits: who, but: "unplaced for too long" }))
     }
-}
 
-impl<'a> Leaving<'a> {
     /// Which warm runner leaves for it: one whose place it can use.
     fn warm_for(&mut self, survey: &Survey, waiting: &Waiting) -> Option<&'a Runner> {
         let waits = survey.runners.get(waiting.who.as_str()).filter(|_| waiting.start.is_none());

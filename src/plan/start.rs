@@ -505,8 +505,7 @@ fn group_hold(
         return Some(HoldReason::ReachesHost { why: refusal.why.clone() });
     }
     let backoff = survey.memory.start_backoff.get(key)?;
-    let wait = Some(backoff.until.since(survey.now)).filter(|wait| !wait.is_zero())?;
-    Some(HoldReason::StartFailed { error: backoff.error.clone(), wait })
+    Some(HoldReason::StartFailed { error: backoff.error.clone(), wait: backoff.wait(survey.now)? })
 }
 
 /// Whether the group's last runner was stopped recently although its job is still waiting: never placed, refused by
@@ -534,13 +533,14 @@ fn attempt_hold(survey: &Survey, job: &WorkflowJob) -> Option<HoldReason> {
         _ => (age(survey.nomad.now, newest.submitted_at), None),
     };
     let attempt = newest.meta.attempt.unwrap_or(1);
-    let wait = wait_after(attempt).checked_sub(since).filter(|wait| !wait.is_zero())?;
+    let wait = still_waits(attempt, since)?;
     Some(HoldReason::Attempts { attempt: attempt.saturating_add(1), wait, ended })
 }
 
-/// How long attempt n+1 waits after the death of attempt n: min(30 s × 2^(n-1), 10 min).
-pub(super) fn wait_after(attempt: u32) -> Duration {
-    doubled(FIRST_WAIT, attempt.saturating_sub(1)).min(LONGEST_WAIT)
+/// How long attempt n+1 still waits, this long after the death of attempt n: it waits min(30 s × 2^(n-1), 10 min).
+pub(super) fn still_waits(attempt: u32, since: Duration) -> Option<Duration> {
+    let wait = doubled(FIRST_WAIT, attempt.saturating_sub(1)).min(LONGEST_WAIT);
+    wait.checked_sub(since).filter(|wait| !wait.is_zero())
 }
 
 /// How long a group goes last after attempt n has given up its place: min(10 min × 2^(n-1), 4 h).

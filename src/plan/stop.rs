@@ -11,7 +11,7 @@ use super::{
 };
 use crate::model::{
     Action, Consent, GroupKey, HoldReason, JobStatus, Listing, Ownership, Registration, RepositoryId,
-    RepositoryRef, Runner, RunnerLevel, RunnerState, Stop, StopReason, age,
+    RepositoryRef, Runner, RunnerState, Stop, StopReason, age,
 };
 
 /// Two listings confirm a surplus only if they are at least this far apart. A job ends a second or two before its
@@ -143,8 +143,7 @@ pub(super) fn gone(survey: &Survey, draft: &mut Draft) {
         let Listing::Gone { since } = view.listing else { continue };
         let unstarted = runner.state.is_unstarted() && !runner.may_have_process();
         let may_go = unstarted
-            || survey.class_of(runner).level() == RunnerLevel::Organization
-                && runner.state == RunnerState::Running;
+            || survey.class_of(runner).registers_at_organization() && runner.state == RunnerState::Running;
         if may_go && survey.now.since(since) >= GONE_AT_LEAST {
             stop(survey, draft, runner, StopReason::RepositoryGone);
         }

@@ -13,7 +13,7 @@ use crate::{
     model::{
         Backoff, GroupKey, Hold, HoldReason, JobId, JobStatus, Labels, Listing, Memory, Moment, Namespace,
         NomadView, Observation, Ownership, Registration, Repository, RepositoryId, RepositoryView, Runner,
-        RunnerLevel, RunnerState, Subject, Unseen, WorkflowJob, age,
+        RunnerState, Subject, Unseen, WorkflowJob, age,
     },
     text,
 };
@@ -403,7 +403,7 @@ impl<'a> Survey<'a> {
 
     /// Whether it is a warm runner of an organization. It belongs to none of its repositories.
     pub fn is_shared(&self, runner: &Runner) -> bool {
-        runner.warm().is_some() && self.class_of(runner).level() == RunnerLevel::Organization
+        runner.warm().is_some() && self.class_of(runner).registers_at_organization()
     }
 
     /// The policy for a runner: that of the class it was started as.
@@ -484,8 +484,7 @@ impl<'a> Survey<'a> {
     }
 
     fn still_waits(&self, backoff: &Backoff) -> Option<HoldReason> {
-        let wait = Some(backoff.until.since(self.now)).filter(|wait| !wait.is_zero())?;
-        Some(HoldReason::ActionFailed { error: backoff.error.clone(), wait })
+        Some(HoldReason::ActionFailed { error: backoff.error.clone(), wait: backoff.wait(self.now)? })
     }
 }
 

@@ -12,15 +12,15 @@ use std::{
 use super::{
     Draft,
     policy::WarmPolicy,
-    start::{Place, Turns, free_attempt, wait_after},
+    start::{Place, Turns, free_attempt, still_waits},
     stop::{stop, was_surplus},
     stuck::{self, Stuck},
     survey::Survey,
 };
 use crate::model::{
     Action, Finish, GroupKey, Hold, HoldReason, JobFacts, Listing, Ownership, Purpose, RepoEntry, Repository,
-    RepositoryId, RepositoryView, Runner, RunnerLevel, RunnerState, Start, StartReason, StopReason, Subject,
-    Timestamp, Warm, WarmEnd, age,
+    RepositoryId, RepositoryView, Runner, RunnerState, Start, StartReason, StopReason, Subject, Timestamp,
+    Warm, WarmEnd, age,
 };
 
 /// A warm runner is replaced after this time, because the image that its tag names may be another one by now.
@@ -272,7 +272,7 @@ fn lacks<'a>(
         Listing::Gone { .. } => return Err(HoldReason::NoRepository),
     }
     if let Some(backoff) = survey.memory.warm_backoff.get(&policy.entry.id)
-        && let Some(wait) = Some(backoff.until.since(survey.now)).filter(|wait| !wait.is_zero())
+        && let Some(wait) = backoff.wait(survey.now)
     {
         return Err(HoldReason::StartFailed { error: backoff.error.clone(), wait });
     }
@@ -288,8 +288,7 @@ fn lacks<'a>(
     }
     let failed = dead.map_or(0, failures);
     if let Some(dead) = dead.filter(|_| failed > 0)
-        && let Some(wait) =
-            wait_after(failed).checked_sub(survey.dead_for(dead)).filter(|wait| !wait.is_zero())
+        && let Some(wait) = still_waits(failed, survey.dead_for(dead))
     {
         return Err(HoldReason::WarmFailed { failed, wait });
     }
@@ -364,7 +363,7 @@ pub(super) fn share_a_pool(one: &Runner, other: &Runner) -> bool {
 
 /// Whether the warm runners of a class register at organizations.
 fn class_is_shared(survey: &Survey, class: Option<&str>) -> bool {
-    survey.policy.class_named(class).level() == RunnerLevel::Organization
+    survey.policy.class_named(class).registers_at_organization()
 }
 
 fn start(survey: &Survey, lacking: &mut Lacking, class: Option<&str>, live: usize) -> Start {
