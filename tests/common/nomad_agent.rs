@@ -3,7 +3,7 @@
 use std::{
     io::Read,
     net::TcpListener,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
@@ -103,6 +103,7 @@ pub struct Agent {
     /// The management token, with ACLs on.
     pub token: Option<String>,
     tls: Option<Tls>,
+    directory: PathBuf,
 }
 
 impl Agent {
@@ -178,10 +179,10 @@ impl Agent {
             .map_err(|error| error.to_string())?;
         let scheme = if options.tls.is_some() { "https" } else { "http" };
         let address = format!("{scheme}://127.0.0.1:{http}");
-        let mut agent = Agent { watch, address, token: None, tls: options.tls };
+        let mut agent = Agent { watch, address, token: None, tls: options.tls, directory };
         match agent.until_ready(options).await {
             Ok(()) => Ok(agent),
-            Err(why) => Err(format!("{why}\n{}", log_of(&directory))),
+            Err(why) => Err(format!("{why}\n{}", log_of(&agent.directory))),
         }
     }
 
@@ -221,6 +222,24 @@ impl Agent {
         let drain = serde_json::json!({ "DrainSpec": { "Deadline": -1, "IgnoreSystemJobs": false } });
         let request = Request::put(format!("/v1/node/{node}/drain")).json(&drain);
         self.client().send(self.authorized(request)).await.unwrap().success().unwrap();
+    }
+
+    /// The machine of the second client loses power: the client and its tasks are gone at once, and report nothing.
+    pub fn power_off_second(&self) {
+        let configuration = self.directory.join("second.hcl").display().to_string();
+        let client = processes().find(|process| {
+            process.arguments.first().is_some_and(|program| program.ends_with("nomad"))
+                && process.arguments.contains(&configuration)
+        });
+        let client = client.expect("the second client runs").id;
+        signal("STOP", &[client]);
+        let mut gone = vec![client];
+        let mut next = 0;
+        while let Some(parent) = gone.get(next).copied() {
+            gone.extend(processes().filter(|process| process.parent == parent).map(|process| process.id));
+            next += 1;
+        }
+        signal("KILL", &gone);
     }
 
     /// A plain client for requests that the adapter does not make.
@@ -317,6 +336,31 @@ fn second(directory: &Path, pool: &str, server: u16) -> String {
         }}
         "#
     )
+}
+
+/// A process of this machine.
+struct Process {
+    id: u32,
+    parent: u32,
+    arguments: Vec<String>,
+}
+
+fn processes() -> impl Iterator<Item = Process> {
+    std::fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| {
+        let id = entry.file_name().to_str()?.parse().ok()?;
+        // The program's name, in parentheses, can contain anything; the state and the parent follow.
+        let stat = std::fs::read_to_string(entry.path().join("stat")).ok()?;
+        let parent = stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()?;
+        let line = std::fs::read(entry.path().join("cmdline")).ok()?;
+        let arguments = line.split(|byte| *byte == 0).map(|part| String::from_utf8_lossy(part).into_owned());
+        Some(Process { id, parent, arguments: arguments.collect() })
+    })
+}
+
+fn signal(signal: &str, processes: &[u32]) {
+    let processes = processes.iter().map(u32::to_string);
+    // One may have ended by itself.
+    Command::new("kill").arg(format!("-{signal}")).args(processes).stderr(Stdio::null()).status().unwrap();
 }
 
 /// The client's `chroot_env` with a program in it.

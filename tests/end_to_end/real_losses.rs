@@ -39,6 +39,12 @@ fn has_succeeded_again(site: &Site, job: u64) -> bool {
     (run.attempt, run.conclusion) == (2, Some(Conclusion::Success))
 }
 
+/// The attempt of a job's run.
+fn attempt_of(site: &Site, job: u64) -> u32 {
+    let world = site.world();
+    world.github.run(world.github.job(job).unwrap().run).unwrap().attempt
+}
+
 /// The ID of the only running allocation, once the servers know of it.
 async fn running_allocation(agent: &Agent) -> String {
     let deadline = Instant::now() + MISSED_WITHIN;
@@ -51,6 +57,32 @@ async fn running_allocation(agent: &Agent) -> String {
         assert!(Instant::now() < deadline, "{allocations}");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
+}
+
+/// Runners of the class `gpu` run on the second client.
+const CLASS: &str = "public: allow\nclasses: [{name: gpu, match: {labels: gpu}, nomad: {node_pool: gpu}}]\n";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_job_whose_node_goes_away_is_run_again_once() {
+    let options = AgentOptions { pool: Some("gpu"), ..AgentOptions::default() };
+    let Some(agent) = Agent::start(options).await else { return };
+    let lines = format!("rerun_lost: {{enabled: true}}\n{CLASS}");
+    let (site, config) = site_on(&agent, "", &lines).await;
+    site.world().github.options_mut().lost_after = Duration::from_secs(2);
+    let daemon = site.run(&config);
+    let job = site.queue(&["nomadtools", "gpu"], 600_000);
+    site.in_progress(job).await;
+    running_allocation(&agent).await;
+    agent.power_off_second();
+    at_last(&daemon, "GitHub gives the job up", || site.status(job) == Status::Completed).await;
+    at_last(&daemon, "it is run again", || attempt_of(&site, job) == 2).await;
+    let lines = daemon.lines_with("running job");
+    assert!(lines[0].contains("its node went down"), "{lines:?}");
+    assert_eq!((lines.len(), marks(&agent).await), (1, 1), "{lines:?}");
+    // The pool has no node left, and the next runner waits for one.
+    let starts = || daemon.lines_with("start    NTGithubRunner-acme-app-").len();
+    at_last(&daemon, "the re-run gets a runner", || starts() == 2).await;
+    daemon.end().await;
 }
 
 async fn marks(agent: &Agent) -> usize {
