@@ -236,7 +236,7 @@ impl<'a> Leaving<'a> {
             self.unplaced.retain(|runner| runner.name != who);
             return Some((runner, StopReason::Yield { waits: who, but: stuck.words() }));
         }
-        if let Some(runner) = self.warm_for(survey, waiting).filter(|_| *waits_for_warm) {
+        if *waits_for_warm && let Some(runner) = self.warm_for(survey, waiting) {
             return Some((runner, StopReason::MakeRoom { waits: who }));
         }
         let at = self.unplaced.iter().position(|runner| long && start.is_some() && yields(runner))?;

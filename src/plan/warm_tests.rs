@@ -273,6 +273,18 @@ fn at_a_cap_an_idle_warm_runner_yields_to_a_job_that_it_cannot_take() {
         let plan = plan(&observation(vec![waiting], vec![idle.clone()]), &full(patience), NOW);
         assert_eq!(stops(&plan).len(), usize::from(leaves), "{age}: {:?}", said(&plan));
     }
+    // A job whose turn is earlier, but that has not waited for long, does not keep it from leaving.
+    let mut seen = observation(vec![other_labels.clone()], vec![idle.clone()]);
+    let mut second = seen.repositories[&REPOSITORY].clone();
+    second.repository.id = RepositoryId(8);
+    second.repository.name = "R8".to_owned();
+    second.repository.html_url.push('8');
+    let young =
+        WorkflowJob { created_at: Some(ago(1)), repository: RepositoryId(8), ..job(2, JobStatus::Queued) };
+    second.listing = Listing::Fresh { now: ago(0), jobs: vec![young], complete: true };
+    seen.repositories.insert(RepositoryId(8), second);
+    seen.memory.last_start.insert(REPOSITORY, ago(500));
+    assert_eq!(stops(&plan(&seen, &full(None), NOW)).len(), 1);
     // It stays for a job that it is about to get.
     let plan = plan(&observation(vec![small(2)], vec![idle]), &full(None), NOW);
     assert_eq!((stops(&plan).len(), starts(&plan).len()), (0, 0), "{:?}", said(&plan));
