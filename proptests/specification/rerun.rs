@@ -123,14 +123,24 @@ pub fn is_undecided(facts: &Facts, runner: &Runner) -> bool {
     let is_lost = runner.lost.is_some_and(|lost| facts.age(lost.at) < secs(DAY)) && is_dead;
     let takes = facts.view(runner).is_some_and(|view| facts.takes_jobs(view)) && !facts.is_gone(runner);
     let is_open = facts.observation().reruns.is_none() || takes && !is_marked(facts, runner);
-    is_lost && (facts.is_busy(runner) || lost_with(facts, runner, budget).is_some() && is_open)
+    let may_be_run_again = lost_with(facts, runner, budget)
+        .is_some_and(|(ended, _)| is_open && !is_exhausted(facts, ended, budget));
+    is_lost && (facts.is_busy(runner) || may_be_run_again)
+}
+
+/// Whether a job has been run again as often as it may be. No time changes that.
+fn is_exhausted(facts: &Facts, ended: &Ended, budget: RerunLost) -> bool {
+    let is_of_it = |mark: &&RerunMark| mark.run_id == ended.job.run_id && mark.key == ended.job.key;
+    let of_job = marks(facts).iter().filter(|mark| counts(facts, mark)).filter(is_of_it).count();
+    of_job >= budget.per_job || ended.job.run_attempt > 50
 }
 
 /// Until this is decided, the dead runner's job stays, because it is the record of the loss.
 pub fn what_was_lost_is_run_again_or_it_is_said_why_not(facts: &Facts, plan: &Plan) -> Checked {
     let Some(budget) = facts.policy().rerun_lost else { return Ok(()) };
     for runner in facts.runners() {
-        if lost_with(facts, runner, budget).is_none() || facts.observation().reruns.is_none() {
+        let Some((ended, _)) = lost_with(facts, runner, budget) else { continue };
+        if facts.observation().reruns.is_none() {
             continue;
         }
         let takes = facts.view(runner).is_some_and(|view| facts.takes_jobs(view)) && !facts.is_gone(runner);
@@ -142,7 +152,8 @@ pub fn what_was_lost_is_run_again_or_it_is_said_why_not(facts: &Facts, plan: &Pl
         prop_assert!(planned || waits, "{} was lost with a job, and nobody says a word", runner.name);
         let purged =
             plan.actions.iter().any(|action| matches!(action, Action::Purge(p) if p.name == runner.name));
-        prop_assert!(!purged, "{} is purged before its job is run again", runner.name);
+        let may_be_purged = is_exhausted(facts, ended, budget);
+        prop_assert!(!purged || may_be_purged, "{} is purged before its job is run again", runner.name);
     }
     Ok(())
 }

@@ -61,6 +61,14 @@ pub(super) fn reruns(survey: &Survey, observation: &Observation, draft: &mut Dra
         return undecided;
     };
     let mut spent = Spent::new(survey, marks);
+    // A budget that no time restores decides it.
+    let open: BTreeSet<&str> = lost
+        .iter()
+        .filter(|(_, _, ended)| {
+            !matches!(spent.limit(ended, budget), Some(RerunLimit::Job(_) | RerunLimit::Run(_)))
+        })
+        .map(|(runner, ..)| runner.name.as_str())
+        .collect();
     for (runner, loss, ended) in lost {
         let Some(view) = survey.view_of(runner).filter(|view| view.configured) else { continue };
         let repository = &view.repository;
@@ -69,7 +77,9 @@ pub(super) fn reruns(survey: &Survey, observation: &Observation, draft: &mut Dra
         if is_gone || spent.runners.contains(last_part(&runner.name)) {
             continue;
         }
-        undecided.insert(runner.name.clone());
+        if open.contains(runner.name.as_str()) {
+            undecided.insert(runner.name.clone());
+        }
         // Its registration and its variable are removed first, because only one action at a time is planned
         // for a runner.
         if runner.state == RunnerState::Dead && runner.variable.is_some() {
