@@ -22,7 +22,7 @@ use githubrunner_sim::{
     github::{RegisteredAt, Status},
     keep,
     nomad::{self, TaskPhase},
-    world::{LiveRunner, Phase, Watch, World},
+    world::{LiveRunner, Phase, Watch, World, job_in},
 };
 use hyper::{Method, Request, Response};
 use jiff::{SignedDuration, Timestamp};
@@ -521,7 +521,15 @@ pub fn left_over(world: &World, place: &Place, sights: &Sights) -> Vec<String> {
     let waits = |name: &str| !stays.is_empty() && is_unplaced(name);
     let jobs = world.our_jobs(place).into_iter();
     let jobs = jobs.filter(|name| !stays.contains(name) && is_own(name) && !waits(name));
-    let jobs = jobs.filter(|name| !is_kept(world, place, name) && !is_nobodys(name));
+    // The newest attempt for a job that gets no place counts its attempts.
+    let counts_attempts = |name: &str| {
+        let job = place.job(world, name);
+        let of = job.and_then(|job| job.meta.values().find_map(|meta| job_in(meta)));
+        let is_queued = |id| world.github.job(id).is_some_and(|job| job.status == Status::Queued);
+        no_room && of.is_some_and(is_queued)
+    };
+    let jobs =
+        jobs.filter(|name| !is_kept(world, place, name) && !is_nobodys(name) && !counts_attempts(name));
     left.extend(jobs.map(|name| format!("Nomad job {name}")));
     let Some(deployment) = deployment else { return left };
     let ours =

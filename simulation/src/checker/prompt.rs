@@ -457,8 +457,8 @@ impl Checker {
 
     /// The oldest job goes first, within its group and within its repository.
     pub(super) fn overtakes(&mut self, world: &World, name: &str, started_for: &Job, now: Timestamp) {
-        // A job that is left to a warm runner is overtaken for a while.
-        if !self.quiet || !self.settings.warm.is_empty() {
+        // A job that is left to a warm runner is overtaken for a while. In a flood, one listing shows only some of the runs.
+        if !self.quiet || !self.settings.warm.is_empty() || self.has(FaultKind::Flood) {
             return;
         }
         let known = world.github_time(now) - self.soon();

@@ -16,7 +16,7 @@ use rand::{RngExt, SeedableRng, rngs::StdRng};
 use serde_json::{Value, json};
 
 use crate::{
-    deployment::Place,
+    deployment::{ELSEWHERE, Place},
     faults::{kind::FaultKind, subject::subject},
 };
 
@@ -180,7 +180,9 @@ impl Interfere for World {
     }
 
     fn put_job(&mut self, place: &Place, body: &Value, now: Timestamp) -> bool {
-        let path = format!("/v1/jobs?namespace={}", place.namespace);
+        let elsewhere = body["Job"]["Namespace"] == ELSEWHERE;
+        let namespace = if elsewhere { ELSEWHERE } else { &place.namespace };
+        let path = format!("/v1/jobs?namespace={namespace}");
         let request = Request::builder().method(Method::PUT).uri(path).body(Bytes::from(body.to_string()));
         let Ok(request) = request else { return false };
         let at_nomad = self.nomad_time(now);
