@@ -115,6 +115,44 @@ async fn purge_removes_dead_runners_and_leaves_live_ones() {
     assert!(site.world().violations().is_empty());
 }
 
+/// How many runners are stopped on a terminal.
+const MANY: usize = 12;
+
+#[tokio::test]
+async fn on_a_terminal_stopping_many_runners_shows_how_far_it_is() {
+    if std::process::Command::new("script").arg("--version").output().is_err() {
+        println!("skipped: there is no script(1) on PATH to provide a terminal");
+        return;
+    }
+    let site = Site::start().await;
+    for _ in 0..MANY {
+        site.never_assigned();
+    }
+    let daemon = site.run(&site.config(""));
+    until(&site, "all runners are online", || {
+        site.world().github.runners().filter(|runner| runner.online).count() == MANY
+    })
+    .await;
+    daemon.end().await;
+    let config = site.write_config(&site.config(""));
+    let program = env!("CARGO_BIN_EXE_githubrunner");
+    let line = format!("stty cols 100; exec '{program}' -c '{}' stop --all -y", config.display());
+    let mut command = tokio::process::Command::new("script");
+    command.args(["-qec", &line, "/dev/null"]).env("NOMAD_ADDR", &site.nomad).env("TERM", "xterm");
+    let output = command.stdin(Stdio::null()).output().await.unwrap();
+    let seen = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{seen}");
+    assert!(seen.contains("stopping ") && seen.contains(&format!("/{MANY}, ")), "{seen}");
+    let done = seen.lines().filter(|line| line.contains("stop ") && line.contains(": done")).count();
+    assert_eq!(done, MANY, "{seen}");
+    // The bar is gone at the end, and so are the runners.
+    until(&site, "no runner is left", || site.world().live_runners().is_empty()).await;
+
+    // In a pipe, there are only the lines.
+    let piped = site.call(&["purge", "--all", "-y"]).await;
+    assert!(!piped.out.contains('\u{1b}') && !piped.err.contains('\u{1b}'), "{}{}", piped.out, piped.err);
+}
+
 #[tokio::test]
 async fn cache_shows_the_cached_responses() {
     let site = Site::start().await;
