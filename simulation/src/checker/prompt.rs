@@ -443,6 +443,10 @@ impl Checker {
         let Some(idle) = lifecycle.idle_since.map(|since| now.duration_since(since)) else { return };
         let surplus = lifecycle.surplus_first.map_or(SignedDuration::ZERO, |since| now.duration_since(since));
         let twice = surplus >= self.listings_apart();
+        // A runner that has run for too long is ended, whether it is idle or not.
+        if self.settings.max_run_duration.is_some_and(|most| idle >= signed(most)) {
+            return;
+        }
         if !lifecycle.available || twice || self.may_yield(world, name, lifecycle, now) {
             return;
         }
