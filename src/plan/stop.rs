@@ -161,8 +161,8 @@ pub(super) fn not_starting(survey: &Survey, draft: &mut Draft) {
     }
 }
 
-/// Runners on a draining node that have no job: Nomad would keep them until the drain's deadline, and what they register
-/// for is better served elsewhere. GitHub gives no consent for one that it does not list; that one is stopped as unregistered.
+/// Runners on a draining node that have no job: Nomad would keep them until the drain's deadline, and their jobs are
+/// better served elsewhere. GitHub gives no consent for one that it does not list; that one is stopped as unregistered.
 pub(super) fn on_draining_nodes(survey: &Survey, draft: &mut Draft) {
     use RunnerState::{Running, Starting, Waiting};
     for runner in survey.runners.values() {

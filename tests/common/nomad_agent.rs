@@ -219,7 +219,12 @@ impl Agent {
 
     /// Drains a node: its allocations are stopped at once.
     pub async fn drain(&self, node: &str) {
-        let drain = serde_json::json!({ "DrainSpec": { "Deadline": -1, "IgnoreSystemJobs": false } });
+        self.drain_within(node, -1).await;
+    }
+
+    /// Drains a node with a deadline, in nanoseconds, that batch allocations may use.
+    pub async fn drain_within(&self, node: &str, deadline: i64) {
+        let drain = serde_json::json!({ "DrainSpec": { "Deadline": deadline, "IgnoreSystemJobs": false } });
         let request = Request::put(format!("/v1/node/{node}/drain")).json(&drain);
         self.client().send(self.authorized(request)).await.unwrap().success().unwrap();
     }

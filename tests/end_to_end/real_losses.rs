@@ -63,6 +63,28 @@ async fn running_allocation(agent: &Agent) -> String {
 const CLASS: &str = "public: allow\nclasses: [{name: gpu, match: {labels: gpu}, nomad: {node_pool: gpu}}]\n";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_idle_runner_leaves_a_draining_node_and_a_busy_one_finishes_its_job() {
+    let Some(agent) = Agent::start(AgentOptions::default()).await else { return };
+    let (site, config) = site_on(&agent, "", "").await;
+    let daemon = site.run(&config);
+    let job = site.queue(&["nomadtools"], 25_000);
+    site.in_progress(job).await;
+    site.never_assigned();
+    let online = || site.world().github.runners().filter(|runner| runner.online).count();
+    until(&site, "there is an idle runner, too", || online() == 2).await;
+    let node = agent.get("/v1/nodes").await[0]["ID"].as_str().unwrap().to_owned();
+    agent.drain_within(&node, 3_600_000_000_000).await;
+    daemon.says("is being drained").await;
+    until(&site, "the idle runner is gone", || online() == 1).await;
+    assert_eq!(site.status(job), Status::InProgress);
+    site.served(job).await;
+    let stops = daemon.lines_with("stop     NTGithubRunner-acme-app-");
+    assert_eq!(stops.len(), 1, "{stops:?}");
+    assert!(stops[0].contains("after GitHub removes its registration: done"), "{stops:?}");
+    daemon.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_job_whose_node_goes_away_is_run_again_once() {
     let options = AgentOptions { pool: Some("gpu"), ..AgentOptions::default() };
     let Some(agent) = Agent::start(options).await else { return };
