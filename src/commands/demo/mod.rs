@@ -359,7 +359,7 @@ impl Director {
         }
         let cancelled = match cancelled {
             0 => String::new(),
-            count => format!(" ({count} more cancelled before a runner took it)"),
+            count => format!(" ({count} more cancelled before a runner took them)"),
         };
         writeln!(out, "{served} of {wanted} jobs served in {seconds:.0} s{cancelled}.")?;
         write!(out, "{started} runners started, {purged} purged")?;
