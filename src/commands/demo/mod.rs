@@ -359,7 +359,7 @@ impl Director {
         }
         let cancelled = match cancelled {
             0 => String::new(),
-            count => format!(" ({count} more cancelled before a runner took them)"),
+            count => format!(" ({count} more cancelled while queued)"),
         };
         writeln!(out, "{served} of {wanted} jobs served in {seconds:.0} s{cancelled}.")?;
         write!(out, "{started} runners started, {purged} purged")?;
