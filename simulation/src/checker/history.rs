@@ -331,7 +331,7 @@ impl History {
                 }
             }
             (Action::VerifyRegistration(_), Outcome::Done(Done::Connected | Done::NotConnected))
-                if how.are_so =>
+                if how.are_so && how.of_all =>
             {
                 let said = matches!(report.outcome, Outcome::Done(Done::Connected));
                 let differs = |listed: &Listed| (*listed == Listed::Connected) != said;
