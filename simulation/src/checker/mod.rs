@@ -509,16 +509,19 @@ pub fn left_over(world: &World, place: &Place, sights: &Sights) -> Vec<String> {
         .chain(world.our_jobs(place).into_iter().filter(|name| is_nobodys(name) && takes_room(name)))
         .collect();
     let is_unplaced = |name: &str| lifecycle::allocations(world, place, name).next().is_none();
-    // What stays may take up others' room, and counts against the caps.
+    // What stays may take up others' room, and counts against the caps. A neighbour's copy of one of our jobs takes up room,
+    // too.
+    let takes_up_room = |job: &nomad::Job| is_planted(job) && lifecycle::is_live(world, place, job);
+    let may_be_full = !stays.is_empty() || world.nomad.jobs().any(takes_up_room);
     let no_room = stays.iter().any(|name| is_own(name) && !is_nobodys(name))
-        || !stays.is_empty() && world.our_jobs(place).iter().any(|name| is_own(name) && is_unplaced(name));
+        || may_be_full && world.our_jobs(place).iter().any(|name| is_own(name) && is_unplaced(name));
     let mut left = Vec::new();
     for job in world.github.jobs().filter(|job| job.status != Status::Completed) {
         if is_servable(&job.labels) && !no_room && place.repositories.contains(&job.repository) {
             left.push(format!("job {} of {} is {}", job.id, job.repository, job.status.as_str()));
         }
     }
-    let waits = |name: &str| !stays.is_empty() && is_unplaced(name);
+    let waits = |name: &str| may_be_full && is_unplaced(name);
     let jobs = world.our_jobs(place).into_iter();
     let jobs = jobs.filter(|name| !stays.contains(name) && is_own(name) && !waits(name));
     // The newest attempt for a job that gets no place counts its attempts.
