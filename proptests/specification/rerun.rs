@@ -122,9 +122,12 @@ pub fn is_undecided(facts: &Facts, runner: &Runner) -> bool {
     let is_dead = runner.state == RunnerState::Dead && is_ours;
     let is_lost = runner.lost.is_some_and(|lost| facts.age(lost.at) < secs(DAY)) && is_dead;
     let takes = facts.view(runner).is_some_and(|view| facts.takes_jobs(view)) && !facts.is_gone(runner);
-    let is_open = facts.observation().reruns.is_none() || takes && !is_marked(facts, runner);
-    let may_be_run_again = lost_with(facts, runner, budget)
-        .is_some_and(|(ended, _)| is_open && !is_exhausted(facts, ended, budget));
+    // Without the marks, nobody knows.
+    let is_open = |ended: &Ended| {
+        facts.observation().reruns.is_none()
+            || takes && !is_marked(facts, runner) && !is_exhausted(facts, ended, budget)
+    };
+    let may_be_run_again = lost_with(facts, runner, budget).is_some_and(|(ended, _)| is_open(ended));
     is_lost && (facts.is_busy(runner) || may_be_run_again)
 }
 
