@@ -61,14 +61,7 @@ pub(super) fn reruns(survey: &Survey, observation: &Observation, draft: &mut Dra
         return undecided;
     };
     let mut spent = Spent::new(survey, marks);
-    // A budget that no time restores decides it.
-    let open: BTreeSet<&str> = lost
-        .iter()
-        .filter(|(_, _, ended)| {
-            !matches!(spent.limit(ended, budget), Some(RerunLimit::Job(_) | RerunLimit::Run(_)))
-        })
-        .map(|(runner, ..)| runner.name.as_str())
-        .collect();
+    let exhausted: BTreeSet<String> = spent.exhausted(&lost, budget);
     for (runner, loss, ended) in lost {
         let Some(view) = survey.view_of(runner).filter(|view| view.configured) else { continue };
         let repository = &view.repository;
@@ -77,7 +70,7 @@ pub(super) fn reruns(survey: &Survey, observation: &Observation, draft: &mut Dra
         if is_gone || spent.runners.contains(last_part(&runner.name)) {
             continue;
         }
-        if open.contains(runner.name.as_str()) {
+        if !exhausted.contains(&runner.name) {
             undecided.insert(runner.name.clone());
         }
         // Its registration and its variable are removed first, because only one action at a time is planned
@@ -163,6 +156,15 @@ impl Spent {
         self.runners.insert(mark.runner.clone());
         *self.by_job.entry((mark.run_id, mark.key.clone())).or_default() += 1;
         self.in_the_last_hour += 1;
+    }
+
+    /// The runners whose jobs may not be run again at all: no time restores these budgets.
+    fn exhausted(&self, lost: &[(&Runner, Lost, &Ended)], budget: RerunLost) -> BTreeSet<String> {
+        let is_exhausted = |ended: &Ended| {
+            matches!(self.limit(ended, budget), Some(RerunLimit::Job(_) | RerunLimit::Run(_)))
+        };
+        let exhausted = lost.iter().filter(|(_, _, ended)| is_exhausted(ended));
+        exhausted.map(|(runner, ..)| runner.name.clone()).collect()
     }
 
     /// The limit that prevents another re-run of this job now.

@@ -525,12 +525,7 @@ pub fn left_over(world: &World, place: &Place, sights: &Sights) -> Vec<String> {
     let jobs = world.our_jobs(place).into_iter();
     let jobs = jobs.filter(|name| !stays.contains(name) && is_own(name) && !waits(name));
     // The newest attempt for a job that gets no place counts its attempts.
-    let counts_attempts = |name: &str| {
-        let job = place.job(world, name);
-        let of = job.and_then(|job| job.meta.values().find_map(|meta| job_in(meta)));
-        let is_queued = |id| world.github.job(id).is_some_and(|job| job.status == Status::Queued);
-        no_room && of.is_some_and(is_queued)
-    };
+    let counts_attempts = |name: &str| no_room && is_for_a_queued_job(world, place, name);
     let jobs =
         jobs.filter(|name| !is_kept(world, place, name) && !is_nobodys(name) && !counts_attempts(name));
     left.extend(jobs.map(|name| format!("Nomad job {name}")));
@@ -544,6 +539,12 @@ pub fn left_over(world: &World, place: &Place, sights: &Sights) -> Vec<String> {
     }
     left.extend(registrations_left(world, place, ours));
     left
+}
+
+/// Whether a runner's job was started for a job that is still queued.
+fn is_for_a_queued_job(world: &World, place: &Place, name: &str) -> bool {
+    let of = place.job(world, name).and_then(|job| job.meta.values().find_map(|meta| job_in(meta)));
+    of.and_then(|id| world.github.job(id)).is_some_and(|job| job.status == Status::Queued)
 }
 
 /// Whether a runner's job stays. While an entry of the configuration cannot be resolved, it is unknown whether a
