@@ -35,8 +35,6 @@ pub(super) struct Acts {
     under_way: HashMap<Id, (u64, Action)>,
     begun: u64,
     over: Vec<Report>,
-    /// The starts that have ended, until their namespaces are read.
-    unread: Vec<Start>,
 }
 
 impl Acts {
@@ -125,16 +123,8 @@ impl Acts {
     }
 
     /// Shows the view that Nomad will have when these actions have ended: a runner that is being started counts, and so
-    /// does a place that is being freed. What is remembered of a namespace that cannot be read may be older than its last
-    /// starts.
-    pub fn show_in(&mut self, nomad: &mut NomadView) {
-        self.unread.retain(|start| nomad.unseen(start.namespace.as_ref()).is_some());
-        for start in &self.unread {
-            if !nomad.runners.iter().any(|runner| runner.name == start.name) {
-                let runner = started(start, nomad);
-                nomad.runners.push(runner);
-            }
-        }
+    /// does a place that is being freed.
+    pub fn show_in(&self, nomad: &mut NomadView) {
         for (_, action) in self.under_way.values() {
             let known = nomad.runners.iter_mut().find(|runner| runner.name == action.runner());
             match (action, known) {
@@ -158,11 +148,6 @@ impl Acts {
                 (error.id(), None)
             }
         };
-        if let Some(Report { action: Action::Start(start), outcome }) = &report
-            && outcome.may_have_an_effect()
-        {
-            self.unread.push(start.clone());
-        }
         (self.under_way.remove(&id).map_or(0, |(at, _)| at), report)
     }
 }
@@ -230,7 +215,7 @@ fn started(start: &Start, nomad: &NomadView) -> Runner {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Done, JobId, NotDone, Outcome, Purge, PurgeReason, Repository, StartReason, Unseen};
+    use crate::model::{JobId, Purge, PurgeReason, Repository, StartReason};
 
     fn start(job_id: u64, attempt: u32) -> Start {
         Start {
@@ -286,39 +271,5 @@ mod tests {
         assert!(!excludes(&under_way, &purge("r-8-1"), &observation));
         assert!(excludes(&under_way, &under_way, &observation));
         assert!(!excludes(&purge("r-7-1"), &purge("r-8-1"), &observation));
-    }
-
-    #[tokio::test]
-    async fn a_start_counts_until_its_namespace_is_read() {
-        let empty = NomadView {
-            now: jiff::Timestamp::UNIX_EPOCH,
-            deployment: "i".to_owned(),
-            runners: Vec::new(),
-            foreign: Vec::new(),
-            variables: std::collections::BTreeSet::new(),
-            unseen: std::collections::BTreeMap::new(),
-        };
-        let mut acts = Acts::default();
-        for (job_id, outcome) in [
-            (1, Outcome::Done(Done::Performed)),
-            (2, Outcome::NotDone(NotDone::Failed("timed out".to_owned()))),
-            (3, Outcome::NotDone(NotDone::Rejected("its template".to_owned()))),
-        ] {
-            let action = Action::Start(start(job_id, 1));
-            let report = Report { action: action.clone(), outcome };
-            let handle = acts.tasks.spawn(async { Some(report) });
-            acts.under_way.insert(handle.id(), (job_id, action));
-            let done = acts.next().await;
-            acts.over(done);
-        }
-        let shown = |acts: &mut Acts, mut view: NomadView| {
-            acts.show_in(&mut view);
-            view.runners.into_iter().map(|runner| runner.name).collect::<Vec<String>>()
-        };
-        let unseen = Unseen { namespace: "runners".to_owned(), kind: "503", why: "no leader".to_owned() };
-        let unread = NomadView { unseen: [(None, unseen)].into(), ..empty.clone() };
-        assert_eq!(shown(&mut acts, unread.clone()), ["r-1-1", "r-2-1"]);
-        assert!(shown(&mut acts, empty).is_empty(), "it is read, and shows them itself");
-        assert!(shown(&mut acts, unread).is_empty(), "what was read is remembered");
     }
 }

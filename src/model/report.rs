@@ -93,11 +93,6 @@ impl Outcome {
         }
     }
 
-    /// Whether the action has or may have taken effect: a response can be lost.
-    pub fn may_have_an_effect(&self) -> bool {
-        matches!(self, Outcome::Done(_) | Outcome::NotDone(NotDone::Failed(_)))
-    }
-
     /// Whether `once` must report a failure.
     pub fn is_failure(&self) -> bool {
         use NotDone::{Failed, ReachesHost, Rejected};
