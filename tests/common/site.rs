@@ -168,6 +168,13 @@ impl Site {
         self.world().github.job(job).unwrap().status
     }
 
+    /// The attempt of a job's run, and how it ended.
+    pub fn attempt(&self, job: u64) -> (u32, Option<Conclusion>) {
+        let world = self.world();
+        let run = world.github.run(world.github.job(job).unwrap().run).unwrap();
+        (run.attempt, run.conclusion)
+    }
+
     /// Waits until a job has succeeded.
     pub async fn served(&self, job: u64) {
         until(self, &format!("job {job} is served"), || {

@@ -19,13 +19,6 @@ async fn two_nodes() -> (Site, String) {
     (site, config)
 }
 
-/// The attempts of a job's run, and whether its newest job has succeeded.
-fn attempts(site: &Site, job: u64) -> (u32, Option<Conclusion>) {
-    let world = site.world();
-    let run = world.github.run(world.github.job(job).unwrap().run).unwrap();
-    (run.attempt, run.conclusion)
-}
-
 fn rerun_marks(site: &Site) -> usize {
     site.world().nomad.variables().filter(|variable| variable.path.contains("/reruns/")).count()
 }
@@ -56,7 +49,7 @@ async fn a_job_that_was_lost_with_its_node_is_run_again_once() {
     crash_its_node(&site).await;
     until(&site, "GitHub gives the job up", || site.status(job) == Status::Completed).await;
     daemon.says("rerun    ").await;
-    until(&site, "its re-run succeeds", || attempts(&site, job) == (2, Some(Conclusion::Success))).await;
+    until(&site, "its re-run succeeds", || site.attempt(job) == (2, Some(Conclusion::Success))).await;
     let lines = daemon.lines_with("running job");
     assert_eq!(lines.len(), 1, "{lines:?}");
     assert!(lines[0].contains("its node went down"), "{lines:?}");
@@ -77,11 +70,11 @@ async fn a_crash_after_the_request_and_a_lost_answer_ask_for_no_second_one() {
     let job = site.queue(&["nomadtools"], 2000);
     site.in_progress(job).await;
     crash_its_node(&site).await;
-    until(&site, "it is run again", || attempts(&site, job).0 == 2).await;
+    until(&site, "it is run again", || site.attempt(job).0 == 2).await;
     daemon.signal("KILL");
     drop(daemon);
     let daemon = site.run(&config);
-    until(&site, "its re-run succeeds", || attempts(&site, job) == (2, Some(Conclusion::Success))).await;
+    until(&site, "its re-run succeeds", || site.attempt(job) == (2, Some(Conclusion::Success))).await;
     assert_eq!((rerun_marks(&site), rerun_requests(&site)), (1, 1));
     daemon.end().await;
 }
@@ -112,7 +105,7 @@ async fn what_fails_by_itself_or_is_stopped_by_somebody_is_not_run_again() {
     // A pass that has seen it, and another one.
     let third = site.queue(&["nomadtools"], 300);
     site.served(third).await;
-    assert_eq!((attempts(&site, failed).0, attempts(&site, stopped).0), (1, 1));
+    assert_eq!((site.attempt(failed).0, site.attempt(stopped).0), (1, 1));
     assert_eq!((rerun_marks(&site), rerun_requests(&site)), (0, 0));
     daemon.end().await;
 }

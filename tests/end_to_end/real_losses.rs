@@ -34,15 +34,7 @@ async fn at_last(daemon: &Running, what: &str, mut condition: impl FnMut() -> bo
 }
 
 fn has_succeeded_again(site: &Site, job: u64) -> bool {
-    let world = site.world();
-    let run = world.github.run(world.github.job(job).unwrap().run).unwrap();
-    (run.attempt, run.conclusion) == (2, Some(Conclusion::Success))
-}
-
-/// The attempt of a job's run.
-fn attempt_of(site: &Site, job: u64) -> u32 {
-    let world = site.world();
-    world.github.run(world.github.job(job).unwrap().run).unwrap().attempt
+    site.attempt(job) == (2, Some(Conclusion::Success))
 }
 
 /// The ID of the only running allocation, once the servers know of it.
@@ -97,7 +89,7 @@ async fn a_job_whose_node_goes_away_is_run_again_once() {
     running_allocation(&agent).await;
     agent.power_off_second();
     at_last(&daemon, "GitHub gives the job up", || site.status(job) == Status::Completed).await;
-    at_last(&daemon, "it is run again", || attempt_of(&site, job) == 2).await;
+    at_last(&daemon, "it is run again", || site.attempt(job).0 == 2).await;
     let lines = daemon.lines_with("running job");
     assert!(lines[0].contains("its node went down"), "{lines:?}");
     assert_eq!((lines.len(), marks(&agent).await), (1, 1), "{lines:?}");
