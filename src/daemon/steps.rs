@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use super::{Daemon, acts, ended, marks::Marks, pass::Pass, snapshot};
 use crate::{
     apply::{Apply, ApplyMode},
-    model::{HoldReason, Moment, NomadView, Observation, Plan, Report, Subject, Unobserved},
+    model::{HoldReason, Moment, NomadView, Observation, Plan, Report, RepositoryId, Subject, Unobserved},
     plan::{learn, plan},
 };
 
@@ -108,8 +108,8 @@ impl Daemon {
             let HoldReason::Unpolled { repository } = &hold.reason else { continue };
             let mut views = observation.repositories.values();
             if let Some(view) = views.find(|view| view.repository.full_name() == *repository) {
-                self.github_side.awaits(view.repository.id);
-                self.schedule.again(view.repository.id);
+                let id = view.repository.id;
+                self.poll_next(id);
             }
         }
     }
@@ -117,9 +117,14 @@ impl Daemon {
     /// A place that is kept should not wait for the schedule.
     fn ask_whose_turn_it_is(&mut self, plan: &Plan) {
         for id in &plan.kept {
-            self.github_side.awaits(*id);
-            self.schedule.again(*id);
+            self.poll_next(*id);
         }
+    }
+
+    /// Polls a repository ahead of the schedule, and passes when that has succeeded.
+    fn poll_next(&mut self, id: RepositoryId) {
+        self.github_side.awaits(id);
+        self.schedule.again(id);
     }
 
     /// The current view of Nomad, the results of looks, and what could not be observed.
